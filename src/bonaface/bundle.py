@@ -1,0 +1,267 @@
+"""A detector on disk: a folder with model.onnx, card.json, model.safetensors and README.md.
+
+``card.json`` is written last and holds the SHA-256 of the other files, so a folder with a card
+that matches is whole. ``model.onnx`` and ``card.json`` alone are enough to run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from bonaface.errors import BundleError
+from bonaface.files import write_json, write_text
+from bonaface.preprocess import Preprocess
+from bonaface.verdict import Calibration, OperatingPoint
+
+SCHEMA_VERSION = 1
+MAX_MODEL_BYTES = 2 << 30
+MAX_CARD_BYTES = 4 << 20
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class CalibrationCard(_Strict):
+    """See `bonaface.verdict.Calibration`."""
+
+    kind: Literal["none", "temperature", "platt"]
+    slope: float
+    offset: float
+
+
+class OperatingPointCard(_Strict):
+    """See `bonaface.verdict.OperatingPoint`."""
+
+    name: str
+    threshold: float
+    rule: str
+    apcer: float
+    bpcer: float
+    n_real: int
+    n_fake: int
+
+
+class Card(_Strict):
+    """Everything about a detector but its weights.
+
+    Attributes:
+        schema_version: of this card.
+        name: what the detector calls itself.
+        architecture: a name from `bonaface models`, with the options it was built with.
+        parameters: number of weights.
+        preprocess: see `bonaface.preprocess.Preprocess.to_dict`.
+        labels: what the output means; always fake is 1.
+        calibration: fitted on validation.
+        operating_points: by name; balanced, fake_above and real_below.
+        validation: figures on the validation split, with intervals.
+        data: fingerprint and counts of what it was trained on.
+        training: the configuration, the seed, the epoch that was kept, what weights it began with.
+        parity: largest difference between the ONNX and the trained network's logits.
+        versions: of the libraries that made it.
+        files: SHA-256 of the bundle's other files.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    name: str
+    architecture: dict[str, Any]
+    parameters: int
+    preprocess: dict[str, Any]
+    labels: dict[str, int]
+    calibration: CalibrationCard
+    operating_points: dict[str, OperatingPointCard]
+    validation: dict[str, Any]
+    data: dict[str, Any]
+    training: dict[str, Any]
+    parity: dict[str, Any]
+    versions: dict[str, str]
+    files: dict[str, str] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A bundle that was read and checked.
+
+    Attributes:
+        folder: where it lies.
+        card: its card.
+    """
+
+    folder: Path
+    card: Card
+
+    @property
+    def onnx(self) -> Path:
+        """The network that `Detector` runs."""
+        return self.folder / "model.onnx"
+
+    @property
+    def weights(self) -> Path:
+        """The network's weights for PyTorch; may be absent."""
+        return self.folder / "model.safetensors"
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """The recipe that trained it."""
+        return Preprocess.from_dict(self.card.preprocess)
+
+    @property
+    def calibration(self) -> Calibration:
+        """From logits to scores."""
+        return Calibration(**self.card.calibration.model_dump())
+
+    def operating_point(self, name: str) -> OperatingPoint:
+        """One of the card's operating points.
+
+        Raises:
+            BundleError: the card has none of that name.
+        """
+        points = self.card.operating_points
+        if name not in points:
+            raise BundleError(
+                f"expected one of the operating points {', '.join(sorted(points))}, got {name!r}; "
+                "name one of these"
+            )
+        return OperatingPoint(**points[name].model_dump())
+
+
+def finish_bundle(folder: Path, card: Card) -> Bundle:
+    """Add the model card and the card to a folder that holds the weights; the card comes last."""
+    write_text(folder / "README.md", model_card(card))
+    present = [name for name in ("model.onnx", "model.safetensors") if (folder / name).is_file()]
+    card = card.model_copy(update={"files": {name: sha256(folder / name) for name in present}})
+    write_json(folder / "card.json", card.model_dump(mode="json"))
+    return Bundle(folder, card)
+
+
+def load_bundle(folder: Path) -> Bundle:
+    """Read and check a bundle.
+
+    Raises:
+        BundleError: no bundle is there, it is damaged, or a newer version wrote it.
+    """
+    path = folder / "card.json"
+    if not path.is_file():
+        raise BundleError(
+            f"expected a bundle (a folder with card.json and model.onnx), got {str(folder)!r}; "
+            "name the --out folder of a finished `bonaface train`"
+        )
+    if path.stat().st_size > MAX_CARD_BYTES:
+        raise BundleError(
+            f"expected a card under {MAX_CARD_BYTES >> 20} MiB in {str(folder)!r}, "
+            f"got {path.stat().st_size >> 20}; this is no card of ours"
+        )
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        version = value.get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise BundleError(
+                f"expected a card of schema version {SCHEMA_VERSION} in {str(folder)!r}, "
+                f"got {version!r}; use the version of bonaface that wrote it"
+            )
+        bundle = Bundle(folder, Card.model_validate(value))
+    except (ValidationError, ValueError, AttributeError, RecursionError) as error:
+        first = str(error).splitlines()[0]
+        raise BundleError(
+            f"expected a card in {str(path)!r}, got something else ({first}); train it again"
+        ) from error
+    for name in ("balanced", "fake_above", "real_below"):
+        bundle.operating_point(name)
+    _check_files(bundle)
+    return bundle
+
+
+def _check_files(bundle: Bundle) -> None:
+    if not bundle.onnx.is_file():
+        raise BundleError(
+            f"expected model.onnx in {str(bundle.folder)!r}, found none; copy the whole bundle"
+        )
+    for name, expected in bundle.card.files.items():
+        path = bundle.folder / name
+        if path.parent != bundle.folder:
+            raise BundleError(f"expected file names in the card, got {name!r}; do not use it")
+        if not path.is_file():
+            continue
+        size = path.stat().st_size
+        if size > MAX_MODEL_BYTES:
+            raise BundleError(
+                f"expected {name} under {MAX_MODEL_BYTES >> 30} GiB, "
+                f"got {size >> 30}; do not use it"
+            )
+        if name == "model.onnx" and sha256(path) != expected:
+            raise BundleError(
+                f"expected {str(path)!r} with the SHA-256 {expected} of the card, "
+                "got other bytes; copy the bundle again"
+            )
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def model_card(card: Card) -> str:
+    """The card as a Hugging Face-style model card: YAML front matter, then Markdown."""
+    figures = "\n".join(f"| {name} | {_cell(figure)} |" for name, figure in card.validation.items())
+    points = "\n".join(
+        f"| {p.name} | {p.threshold:.4f} | {p.rule} | {p.apcer:.3f} | {p.bpcer:.3f} "
+        f"| {p.n_fake} / {p.n_real} |"
+        for p in card.operating_points.values()
+    )
+    counts = "\n".join(
+        f"| {split} | {n['real']} | {n['fake']} |" for split, n in card.data["counts"].items()
+    )
+    return f"""---
+library_name: bonaface
+pipeline_tag: image-classification
+tags: [deepfake-detection, face, forensics]
+---
+# {card.name}
+
+A detector of forged **face crops**: `{card.architecture["name"]}`, {card.parameters:,} weights,
+input {card.preprocess["size"]} px. The score is the calibrated probability that the crop is fake,
+given as many fakes as reals. It is evidence, not proof.
+
+## Trained on
+Data fingerprint `{card.data["fingerprint"]}`, seed {card.training["config"]["seed"]}.
+
+| split | real | fake |
+|---|---|---|
+{counts}
+
+## Validation
+With 95 % intervals, resampled by group. These figures chose the epoch, the calibration and the
+thresholds, so they flatter; quote the test figures of `bonaface evaluate`.
+
+| figure | value |
+|---|---|
+{figures}
+
+## Operating points
+| name | score | chosen for | APCER | BPCER | fakes / reals |
+|---|---|---|---|---|---|
+{points}
+
+Calibration: {card.calibration.kind}, slope {card.calibration.slope:.4f}, offset
+{card.calibration.offset:.4f}.
+
+## Limits
+It knows the forgeries and the sources above. On others it may be no better than chance: measure it
+on your own pictures with `bonaface evaluate` before you rely on it. Never decide about a person on
+this score alone; ask for the original file.
+"""
+
+
+def _cell(figure: dict[str, Any]) -> str:
+    if figure.get("value") is None:
+        return str(figure.get("reason") or "undefined")
+    if figure.get("low") is None:
+        return f"{figure['value']:.4f} (n = {figure['n']})"
+    return f"{figure['value']:.4f} [{figure['low']:.4f}, {figure['high']:.4f}] (n = {figure['n']})"

@@ -1,0 +1,127 @@
+"""The one door to inference: everything that scores a face goes through `Detector`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bonaface.bundle import Bundle, load_bundle
+from bonaface.errors import BundleError, ImageError
+from bonaface.images import read_image
+from bonaface.verdict import Verdict, answer
+
+_BATCH = 16
+
+
+class Detector:
+    """Runs a bundle's network with ONNX Runtime; no torch. Safe to share between threads.
+
+    Args:
+        bundle: from `load_bundle`.
+        threads: processor threads for one call; None takes all cores.
+
+    Raises:
+        BundleError: ONNX Runtime cannot run the network.
+    """
+
+    def __init__(self, bundle: Bundle, *, threads: int | None = None) -> None:
+        import onnxruntime as ort
+
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        try:
+            self._session = ort.InferenceSession(
+                str(bundle.onnx), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:
+            first = (str(error).splitlines() or [""])[0]
+            raise BundleError(
+                f"expected a network that ONNX Runtime runs in {str(bundle.onnx)!r}, got: {first}; "
+                "export the bundle again"
+            ) from error
+        self.bundle = bundle
+        self.preprocess = bundle.preprocess
+        self.calibration = bundle.calibration
+        self._input = self._session.get_inputs()[0].name
+
+    @property
+    def name(self) -> str:
+        """What the detector calls itself."""
+        return self.bundle.card.name
+
+    def logits(self, crops: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
+        """Face crops (uint8 HxWx3 of any size, RGB) -> logits, float64 (n,)."""
+        found = [
+            self._run(np.stack([self.preprocess.resize(crop) for crop in crops[at : at + _BATCH]]))
+            for at in range(0, len(crops), _BATCH)
+        ]
+        return np.concatenate(found) if found else np.empty(0)
+
+    def score(self, crops: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
+        """Face crops (uint8 HxWx3 of any size, RGB) -> calibrated P(fake) in [0, 1], float64 (n,)."""
+        return self.calibration(self.logits(crops))
+
+    def detect(self, source: Path | bytes, *, name: str | None = None) -> Verdict:
+        """Judge one picture that is a face crop.
+
+        Args:
+            source: a file or its bytes.
+            name: what the verdict calls it; by default the path.
+
+        Returns:
+            A verdict; a picture that cannot be read is not_applicable, with the reason.
+        """
+        label = name or (str(source) if isinstance(source, Path) else "bytes")
+        fake_above = self.bundle.operating_point("fake_above").threshold
+        real_below = self.bundle.operating_point("real_below").threshold
+        score: float | None = None
+        notes: tuple[str, ...] = ()
+        try:
+            image = read_image(source)
+            notes = image.notes
+            score = float(self.score([image.pixels])[0])
+            said, reason = answer(score, fake_above, real_below)
+        except ImageError as error:
+            said, reason = "not_applicable", error.reason
+        card = self.bundle.card
+        return Verdict(
+            label,
+            said,
+            reason,
+            score,
+            fake_above,
+            real_below,
+            card.name,
+            card.versions.get("bonaface", "unknown"),
+            notes,
+        )
+
+    def _run(self, batch: NDArray[np.uint8]) -> NDArray[np.float64]:
+        normalised = np.ascontiguousarray(self.preprocess.normalise(batch))
+        logits = np.asarray(self._session.run(None, {self._input: normalised})[0], np.float64)
+        logits = logits.reshape(-1)
+        if logits.shape != (len(batch),) or not np.isfinite(logits).all():
+            raise BundleError(
+                f"expected {len(batch)} finite logits from {self.name!r}, got shape "
+                f"{logits.shape} or values that are not finite; do not use this bundle"
+            )
+        return logits
+
+
+def load_detector(model: Path | str, *, threads: int | None = None) -> Detector:
+    """Open a bundle for inference.
+
+    Args:
+        model: the bundle's folder.
+        threads: processor threads for one call; None takes all cores.
+
+    Raises:
+        BundleError: no bundle is there, or it cannot be run.
+    """
+    return Detector(load_bundle(Path(model)), threads=threads)

@@ -1,0 +1,89 @@
+"""The frozen recipe from a face crop to a network's input; one object trains and serves."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image as PILImage
+
+from bonaface.errors import BundleError, ConfigError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+_SIDES = (16, 1024)
+_FIXED = {"square": "centre", "resampling": "bilinear-antialiased"}
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocess:
+    """Centre square, antialiased bilinear resize, scale to [0, 1], subtract mean, divide by std.
+
+    Attributes:
+        size: side of the square input in pixels, 16 to 1024.
+        mean: per channel (R, G, B), of pixels scaled to [0, 1].
+        std: per channel, above 0.
+    """
+
+    size: int
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+    def __post_init__(self) -> None:
+        if not _SIDES[0] <= self.size <= _SIDES[1]:
+            raise ConfigError(
+                f"expected an input size of {_SIDES[0]} to {_SIDES[1]} pixels, got {self.size}; "
+                "choose a size in that range"
+            )
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+            raise ConfigError(
+                f"expected three means and three positive deviations, got {self.mean} and "
+                f"{self.std}; correct the preprocessing recipe"
+            )
+
+    def resize(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Uint8 HxWx3 of any size -> uint8 size x size x 3 (the centre square)."""
+        height, width = pixels.shape[:2]
+        side = min(height, width)
+        top, left = (height - side) // 2, (width - side) // 2
+        if side == self.size:
+            return np.ascontiguousarray(pixels[top : top + side, left : left + side])
+        return np.asarray(
+            PILImage.fromarray(pixels).resize(
+                (self.size, self.size),
+                PILImage.Resampling.BILINEAR,
+                box=(left, top, left + side, top + side),
+            )
+        )
+
+    def normalise(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Uint8 NxHxWx3 -> float32 Nx3xHxW, a view in channels-last memory order."""
+        scale = np.float32(1) / (np.float32(255) * np.asarray(self.std, np.float32))
+        shift = np.asarray(self.mean, np.float32) / np.asarray(self.std, np.float32)
+        return (pixels * scale - shift).transpose(0, 3, 1, 2)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready, with the parts of the recipe that are fixed spelled out."""
+        return asdict(self) | _FIXED
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> Preprocess:
+        """Inverse of `to_dict`.
+
+        Raises:
+            BundleError: the recipe was written by a version that preprocesses differently.
+        """
+        try:
+            made = cls(int(value["size"]), tuple(value["mean"]), tuple(value["std"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise BundleError(
+                f"expected a preprocessing recipe with size, mean and std, got {value!r}; "
+                "use a bundle that this version wrote"
+            ) from error
+        if any(value.get(key) != fixed for key, fixed in _FIXED.items()):
+            raise BundleError(
+                f"expected the preprocessing {_FIXED}, got {value!r}; update bonaface"
+            )
+        return made
