@@ -1,0 +1,369 @@
+"""Bytes to pixels: one door for every image, with limits that hold before anything is decoded.
+
+What comes out is always 8-bit sRGB, upright, without transparency. Whatever is wrong with the
+bytes comes out as an `ImageError` with a short reason, never as another exception.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import io
+import os
+import stat
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import PIL.Image
+
+from bonaface.errors import ImageError
+
+FORMATS: Final = ("JPEG", "PNG", "WebP", "BMP", "TIFF", "AVIF")
+SUFFIXES: Final = frozenset(
+    {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif"}
+)  # by which image files are recognised in folders; the content decides how one is read
+
+_GREY = 128  # transparency is composited over mid grey: neither class gets a black or white frame
+_PLUGINS: Final = {
+    "JPEG": ("PIL.JpegImagePlugin", "JpegImageFile"),
+    "PNG": ("PIL.PngImagePlugin", "PngImageFile"),
+    "WebP": ("PIL.WebPImagePlugin", "WebPImageFile"),
+    "BMP": ("PIL.BmpImagePlugin", "BmpImageFile"),
+    "TIFF": ("PIL.TiffImagePlugin", "TiffImageFile"),
+    "AVIF": ("PIL.AvifImagePlugin", "AvifImageFile"),
+}
+_TIFF_HEADS: Final = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_FOREIGN: Final = (  # (offset, magic, name) of what people try that is not read
+    (0, b"GIF8", "GIF"),
+    (0, b"%PDF", "PDF"),
+    (0, b"8BPS", "Photoshop"),
+    (0, b"\0\0\0\x0cjP  ", "JPEG 2000"),
+    (0, b"\xff\x4f\xff\x51", "JPEG 2000"),
+    (0, b"\xff\x0a", "JPEG XL"),
+    (0, b"\0\0\0\x0cJXL ", "JPEG XL"),
+    (0, b"\0\0\1\0", "ICO"),
+    (0, b"<svg", "SVG"),
+    (0, b"<?xml", "XML or SVG"),
+    (0, b"PK\3\4", "ZIP"),
+    (0, b"\x1a\x45\xdf\xa3", "Matroska or WebM video"),
+    (8, b"AVI ", "AVI video"),
+    (8, b"WAVE", "WAV sound"),
+)
+_AVIF_BRANDS: Final = frozenset({b"avif", b"avis"})
+_HEIF_BRANDS: Final = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
+_TURNS: Final = {
+    2: PIL.Image.Transpose.FLIP_LEFT_RIGHT,
+    3: PIL.Image.Transpose.ROTATE_180,
+    4: PIL.Image.Transpose.FLIP_TOP_BOTTOM,
+    5: PIL.Image.Transpose.TRANSPOSE,
+    6: PIL.Image.Transpose.ROTATE_270,
+    7: PIL.Image.Transpose.TRANSVERSE,
+    8: PIL.Image.Transpose.ROTATE_90,
+}
+_ORIENTATION, _BITS, _PHOTOMETRIC, _TILE_WIDTH, _TILE_LENGTH, _DNG = 274, 258, 262, 322, 323, 50706
+
+
+@dataclass(frozen=True, slots=True)
+class ImageLimits:
+    """What an image may cost, checked before it is decoded.
+
+    Attributes:
+        max_bytes: size of the file.
+        max_pixels: width times height. At the default, decoding needs up to about 1 GB of memory.
+        min_side: the shorter side, in pixels.
+    """
+
+    max_bytes: int = 64 * 2**20
+    max_pixels: int = 120_000_000
+    min_side: int = 16
+
+
+DEFAULT_LIMITS: Final = ImageLimits()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Image:
+    """A decoded image.
+
+    Attributes:
+        pixels: uint8, height x width x 3, RGB in sRGB, upright, C-contiguous, writable.
+        format: one of `FORMATS`, found from the content.
+        notes: what was done to the image that its owner may want to know.
+    """
+
+    pixels: np.ndarray
+    format: str
+    notes: tuple[str, ...] = ()
+
+
+def read_image(source: Path | bytes, limits: ImageLimits = DEFAULT_LIMITS) -> Image:
+    """Read one image from a regular file or from bytes.
+
+    Raises:
+        ImageError: with the reason, whatever is wrong: no such file, not an image, a format that
+            is not read, over a limit, truncated, damaged.
+    """
+    if isinstance(source, bytes | bytearray | memoryview):
+        return _decode(bytes(source), limits, None)
+    name = os.fsencode(source).decode("utf-8", "backslashreplace")
+    return _decode(_read_file(source, limits, name), limits, name)
+
+
+def _read_file(path: Path, limits: ImageLimits, name: str) -> bytes:
+    try:
+        # O_NONBLOCK: opening a pipe must not wait for a writer.
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _binary())
+        with open(handle, "rb", buffering=0) as file:  # noqa: PTH123  (a handle, not a path)
+            status = os.fstat(handle)
+            if stat.S_ISDIR(status.st_mode):
+                raise ImageError("a folder, not a file", name)
+            if not stat.S_ISREG(status.st_mode):
+                raise ImageError("not a regular file", name)
+            _check_bytes(status.st_size, limits, name)
+            return file.read(limits.max_bytes + 1) if status.st_size == 0 else file.readall()
+    except MemoryError as error:
+        raise ImageError("not enough memory", name) from error
+    except ValueError as error:
+        raise ImageError("not a valid file name", name) from error
+    except OSError as error:
+        raise ImageError(_os_reason(path, error), name) from error
+
+
+def _binary() -> int:
+    return getattr(os, "O_BINARY", 0)
+
+
+def _os_reason(path: Path, error: OSError) -> str:
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return "broken link" if path.is_symlink() else "no such file"
+    if isinstance(error, IsADirectoryError) or (os.name == "nt" and path.is_dir()):
+        return "a folder, not a file"
+    if isinstance(error, PermissionError):
+        return "no permission to read it"
+    if error.errno == errno.ELOOP:
+        return "a link that leads back to itself"
+    if error.errno == errno.ENXIO:
+        return "not a regular file"
+    return f"cannot be read ({error.strerror or type(error).__name__})"
+
+
+def _check_bytes(size: int, limits: ImageLimits, name: str | None) -> None:
+    if size > limits.max_bytes:
+        raise ImageError(
+            f"larger than {limits.max_bytes / 2**20:.4g} MiB ({size / 2**20:.4g} MiB)", name
+        )
+
+
+def _decode(data: bytes, limits: ImageLimits, name: str | None) -> Image:
+    _check_bytes(len(data), limits, name)
+    kind = _sniff(data, name)
+    module, opener = _PLUGINS[kind]
+    notes: list[str] = []
+    try:
+        # The plugin itself, not PIL.Image.open: only one decoder meets hostile bytes, and Pillow's
+        # own pixel limit (a process-wide setting and a warning) does not come before ours.
+        with getattr(importlib.import_module(module), opener)(io.BytesIO(data)) as image:
+            _check_size(image, limits)
+            _check_sequence(image, notes)
+            image.load()
+            pixels = np.array(_turned(image, _to_rgb(image, notes), notes))
+    except ImageError as error:
+        raise ImageError(error.reason, name) from error.__cause__
+    except PIL.Image.DecompressionBombError as error:
+        raise ImageError(f"more than {limits.max_pixels / 1e6:.4g} megapixels", name) from error
+    except MemoryError as error:
+        raise ImageError("not enough memory to decode it", name) from error
+    # Pillow raises nearly anything on hostile bytes: SyntaxError, struct.error, zlib.error, ...
+    except Exception as error:
+        raise ImageError(_damage(error), name) from error
+    return Image(pixels, kind, tuple(notes))
+
+
+def _sniff(data: bytes, name: str | None) -> str:
+    if not data:
+        raise ImageError("empty file", name)
+    kind = _kind(data)
+    if kind is not None:
+        if _cut_short(kind, data):
+            raise ImageError("truncated", name)
+        return kind
+    foreign = next((n for at, magic, n in _FOREIGN if data[at : at + len(magic)] == magic), None)
+    if data[4:8] == b"ftyp":
+        heif = data[8:12] in _HEIF_BRANDS
+        foreign = "HEIC" if heif else "MP4 or QuickTime video"
+    if foreign is None:
+        raise ImageError("not an image", name)
+    raise ImageError(f"{foreign} is not read; expected one of {', '.join(FORMATS)}", name)
+
+
+def _kind(data: bytes) -> str | None:
+    head = data[:16]
+    is_kind = {
+        "JPEG": head.startswith(b"\xff\xd8\xff"),
+        "PNG": head.startswith(b"\x89PNG\r\n\x1a\n"),
+        "WebP": head.startswith(b"RIFF") and head[8:12] == b"WEBP",
+        "TIFF": head.startswith(_TIFF_HEADS),
+        "AVIF": head[4:8] == b"ftyp" and not _AVIF_BRANDS.isdisjoint(_brands(data)),
+        "BMP": head.startswith(b"BM") and len(data) >= 26,
+    }
+    return next((kind for kind, yes in is_kind.items() if yes), None)
+
+
+def _brands(data: bytes) -> list[bytes]:
+    box = data[8 : min(int.from_bytes(data[:4], "big"), 256)]  # major brand, version, others
+    return [box[at : at + 4] for at in range(0, len(box), 4)]
+
+
+def _cut_short(kind: str, data: bytes) -> bool:
+    """Whether the container says that bytes are missing; the decoders would not always say so."""
+    if kind == "WebP":
+        return int.from_bytes(data[4:8], "little") + 8 > len(data)
+    if kind == "PNG":
+        return data.rfind(b"IEND") < 0
+    if kind != "AVIF":
+        return False
+    at = 0
+    while at + 8 <= len(data):
+        size = int.from_bytes(data[at : at + 4], "big")
+        if size == 1:
+            size = int.from_bytes(data[at + 8 : at + 16], "big")
+        if size < 8:  # 0: to the end of the file; the rest is damage, for the decoder to name
+            return False
+        at += size
+    return at > len(data)
+
+
+def _check_size(image: Any, limits: ImageLimits) -> None:
+    sides = [image.size]
+    if image.format == "TIFF":
+        if _DNG in image.tag_v2:
+            raise ImageError(f"camera raw (DNG) is not read; expected one of {', '.join(FORMATS)}")
+        # libtiff takes memory for a whole tile, however small the image is.
+        sides.append((image.tag_v2.get(_TILE_WIDTH, 1), image.tag_v2.get(_TILE_LENGTH, 1)))
+    for width, height in sides:
+        if width * height > limits.max_pixels:
+            raise ImageError(
+                f"more than {limits.max_pixels / 1e6:.4g} megapixels ({width} x {height})"
+            )
+    width, height = image.size
+    if min(width, height) < limits.min_side:
+        raise ImageError(f"smaller than {limits.min_side} px ({width} x {height})")
+
+
+def _check_sequence(image: Any, notes: list[str]) -> None:
+    if not getattr(image, "is_animated", False):
+        return
+    if image.format == "TIFF":  # counting the pages would walk the whole file
+        notes.append("several pages: the first is used")
+    else:
+        notes.append(f"animated: first of {image.n_frames} frames")
+
+
+def _to_rgb(image: Any, notes: list[str]) -> Any:
+    """Any mode to 8-bit RGB in sRGB."""
+    profile = image.info.get("icc_profile")
+    if image.mode == "RGB" and not profile and "transparency" not in image.info:
+        return image
+    if image.mode in ("F", "LAB", "HSV"):
+        raise ImageError(f"{image.mode} pixels are not read; save it as 8-bit RGB")
+    if image.mode.startswith("I"):
+        image = _eight_bits(image, notes)
+    elif image.mode == "CMYK":
+        notes.append("CMYK converted to RGB")
+    elif image.has_transparency_data:
+        image = image.convert("RGBA")
+    elif image.mode not in ("RGB", "L"):
+        image = image.convert("RGB")
+    if isinstance(profile, bytes) and profile:
+        image = _to_srgb(image, profile, notes)
+    if image.mode == "RGBA" and image.getextrema()[3][0] < 255:
+        notes.append("transparency composited over grey")
+        ground = PIL.Image.new("RGBA", image.size, (_GREY, _GREY, _GREY, 255))
+        image = PIL.Image.alpha_composite(ground, image)
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _eight_bits(image: Any, notes: list[str]) -> Any:
+    """16-bit grey to 8 bits by scaling the whole range; Pillow's own conversion clips at 255."""
+    tags = getattr(image, "tag_v2", {})
+    bits = tags.get(_BITS, (16,))[0] if tags else 16
+    top = 2 ** min(bits, 16) - 1
+    values = np.asarray(image).astype(np.int64)
+    if values.min() < 0 or values.max() > top:
+        raise ImageError("pixel values beyond 16 bits are not read; save it as 8-bit RGB")
+    if tags.get(_PHOTOMETRIC) == 0:  # white is zero
+        values = top - values
+    notes.append(f"{min(bits, 16)}-bit grey scaled to 8 bits")
+    return PIL.Image.fromarray(((values * 255 + top // 2) // top).astype(np.uint8))
+
+
+def _to_srgb(image: Any, profile: bytes, notes: list[str]) -> Any:
+    try:
+        space, transform = _transform(profile, image.mode)
+        if space == "RGB " and image.mode in ("L", "CMYK"):
+            image = image.convert("RGB")
+            space, transform = _transform(profile, "RGB")
+    except Exception:  # ImageCms raises several kinds, PyCMSError is not among all of them
+        notes.append("broken colour profile ignored")
+        return image
+    if transform is None:
+        return image
+    notes.append("colour profile converted to sRGB")
+    return transform.apply(image)
+
+
+@lru_cache(maxsize=16)
+def _transform(profile: bytes, mode: str) -> tuple[str, Any]:
+    """The profile's colour space, and the way from it to sRGB: None where there is nothing to do.
+
+    Raises an exception of some kind for a profile that cannot be used with `mode`.
+    """
+    from PIL import ImageCms
+
+    source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    space = source.profile.xcolor_space
+    fits = {"RGB ": ("RGB", "RGBA"), "GRAY": ("L",), "CMYK": ("CMYK",)}
+    if space == "RGB " and mode in ("L", "CMYK"):
+        return space, None
+    if mode not in fits.get(space, ()):
+        raise ValueError(f"a {space} profile in a {mode} image")
+    target = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+    out = "RGBA" if mode == "RGBA" else "RGB"
+    transform = ImageCms.ImageCmsTransform(
+        source, target, mode, out, ImageCms.Intent.RELATIVE_COLORIMETRIC
+    )
+    if mode == "RGB" and _changes_nothing(transform):
+        return space, None
+    return space, transform
+
+
+def _changes_nothing(transform: Any) -> bool:
+    steps = np.arange(0, 256, 17, dtype=np.uint8)
+    grid = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(64, 64, 3)
+    after = np.asarray(transform.apply(PIL.Image.fromarray(grid)))
+    return bool(np.abs(after.astype(int) - grid).max() <= 1)
+
+
+def _turned(image: Any, rgb: Any, notes: list[str]) -> Any:
+    """Apply the EXIF (or XMP) orientation. Pillow itself turns TIFF while loading."""
+    if image.format == "TIFF" or not any(
+        key in image.info for key in ("exif", "xmp", "Raw profile type exif")
+    ):
+        return rgb
+    try:
+        turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # damaged metadata is no reason to refuse sound pixels
+        notes.append("damaged EXIF data: orientation unknown")
+        return rgb
+    return rgb if turn is None else rgb.transpose(turn)
+
+
+def _damage(error: Exception) -> str:
+    text = str(error).lower()
+    if isinstance(error, EOFError) or "truncat" in text or "unexpected end" in text:
+        return "truncated"
+    detail = " ".join(str(error).split())[:80]
+    return f"damaged ({detail})" if detail.isprintable() and detail else "damaged"
