@@ -1,0 +1,80 @@
+"""The command line: parses, calls, prints.
+
+Nothing heavy is imported at the top of these files, so that ``bonaface --help`` answers at once.
+Exit codes: 0 done; 1 a check failed; 2 wrong use or unusable input; 3 done, but some inputs could
+not be read; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from bonaface.cli import detect
+from bonaface.errors import BonafaceError
+
+_INTERRUPTED = 130
+_BROKEN_PIPE = 141  # what a shell reports for a program that SIGPIPE ended
+
+
+class _Group(TyperGroup):
+    """Turns deliberate errors into one line on stderr and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            found = super().invoke(ctx)
+            sys.stdout.flush()
+            return found
+        except BonafaceError as error:
+            message = " ".join(str(error).split())
+            print(f"bonaface: {message}", file=sys.stderr)
+            sys.exit(error.exit_code)
+        except KeyboardInterrupt:
+            print("bonaface: interrupted", file=sys.stderr)
+            sys.exit(_INTERRUPTED)
+        except BrokenPipeError:
+            # Python flushes stdout once more at exit; that must not complain either.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(_BROKEN_PIPE)
+
+
+app = typer.Typer(
+    cls=_Group,
+    name="bonaface",
+    help="Trains, tests, compares and runs deepfake detectors for face images.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from bonaface import __version__
+
+        typer.echo(f"bonaface {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    pass
+
+
+app.command()(detect.detect)
+
+
+def main() -> None:
+    """Entry point of the ``bonaface`` program."""
+    app()
