@@ -22,10 +22,6 @@ import PIL.Image
 from bonaface.errors import ImageError
 
 FORMATS: Final = ("JPEG", "PNG", "WebP", "BMP", "TIFF", "AVIF")
-SUFFIXES: Final = frozenset(
-    {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif"}
-)  # by which image files are recognised in folders; the content decides how one is read
-
 _GREY = 128  # transparency is composited over mid grey: neither class gets a black or white frame
 _PLUGINS: Final = {
     "JPEG": ("PIL.JpegImagePlugin", "JpegImageFile"),
