@@ -32,7 +32,7 @@ class Detector:
         import onnxruntime as ort
 
         options = ort.SessionOptions()
-        options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
+        options.intra_op_num_threads = threads or processor_count()
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         try:
@@ -64,7 +64,7 @@ class Detector:
         return np.concatenate(found) if found else np.empty(0)
 
     def score(self, crops: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
-        """Face crops (uint8 HxWx3 of any size, RGB) -> calibrated P(fake) in [0, 1], float64 (n,)."""
+        """As `logits`, but calibrated: P(fake) in [0, 1], float64 (n,)."""
         return self.calibration(self.logits(crops))
 
     def detect(self, source: Path | bytes, *, name: str | None = None) -> Verdict:
@@ -112,6 +112,13 @@ class Detector:
                 f"{logits.shape} or values that are not finite; do not use this bundle"
             )
         return logits
+
+
+def processor_count() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1  # macOS and Windows
 
 
 def load_detector(model: Path | str, *, threads: int | None = None) -> Detector:

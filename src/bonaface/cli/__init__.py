@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from bonaface.cli import detect
+from bonaface.cli import detect, doctor
 from bonaface.errors import BonafaceError
 
 _INTERRUPTED = 130
@@ -73,6 +73,7 @@ def _root(
 
 
 app.command()(detect.detect)
+app.command()(doctor.doctor)
 
 
 def main() -> None:
