@@ -20,6 +20,9 @@ import numpy as np
 import PIL.Image
 
 from bonaface.errors import ImageError
+from bonaface.layouts import SUFFIXES
+
+__all__ = ["DEFAULT_LIMITS", "FORMATS", "SUFFIXES", "Image", "ImageLimits", "read_image"]
 
 FORMATS: Final = ("JPEG", "PNG", "WebP", "BMP", "TIFF", "AVIF")
 _GREY = 128  # transparency is composited over mid grey: neither class gets a black or white frame

@@ -1,0 +1,521 @@
+"""What a data set's folder says: which images there are, and the label and split of each.
+
+The two layouts of docs/data.md are read here: folders, and a metadata file. Labels and splits are
+told by name, never by order or number.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any, Final, NamedTuple
+
+from bonaface.errors import DataError, MissingExtraError
+
+SPLITS: Final = ("train", "validation", "test")
+LABELS: Final = ("real", "fake")  # LABELS[sample.label]
+SUFFIXES: Final = frozenset(
+    {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif"}
+)  # by which image files are found; the content decides how one is read
+METADATA_NAMES: Final = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+
+_DETAILS: Final = ("group", "generator", "age", "gender", "race", "source")
+_KNOWN: Final = frozenset({"file_name", "label", "split", *_DETAILS})
+_IGNORED: Final = frozenset({"__macosx", "thumbs.db", "desktop.ini"})
+_SPLIT_WORDS: Final = {
+    word: split
+    for split, words in {
+        "train": "train training",
+        "validation": "validation valid val dev",
+        "test": "test testing",
+    }.items()
+    for word in words.split()
+}
+_LABEL_WORDS: Final = {
+    word: label
+    for label, words in {
+        0: "real reals original originals authentic genuine bonafide live pristine "
+        "unaltered unmodified unmanipulated untampered",
+        1: "fake fakes manipulated manipulation manipulations deepfake deepfakes synthetic "
+        "synthesis synthesized synthesised ai aigenerated generated forged forgery forgeries "
+        "altered spoof spoofed spoofs swap swaps swapped faceswap faceswaps faceswapped tampered",
+    }.items()
+    for word in words.split()
+}
+_FILLERS: Final = frozenset(  # words that a label's folder may carry besides
+    {"image", "images", "img", "imgs", "picture", "pictures", "photo", "photos", "face", "faces"}
+    | {"frame", "frames", "video", "videos", "sample", "samples", "sequence", "sequences"}
+    | {"crop", "crops", "data", "set", "split", "class"}
+)
+
+
+class Draft(NamedTuple):
+    """What the layout says of one image; the fields of a `Sample`, but the split may be open."""
+
+    path: str
+    label: int
+    split: str | None
+    group: str | None = None
+    generator: str | None = None
+    age: str | None = None
+    gender: str | None = None
+    race: str | None = None
+    source: str | None = None
+
+
+def locate(data: Path) -> tuple[Path, Path | None]:
+    """The data set's folder and its metadata file, if it has one."""
+    try:
+        return _locate(data)
+    except OSError as error:
+        raise DataError(f"{data} cannot be read ({error.strerror}); check the name") from error
+
+
+def _locate(data: Path) -> tuple[Path, Path | None]:
+    if data.is_file():
+        if data.name not in METADATA_NAMES:
+            raise DataError(
+                f"expected a folder or one of {', '.join(METADATA_NAMES)}, got the file {data}"
+            )
+        return data.parent, data
+    if not data.is_dir():
+        raise DataError(f"expected a data set's folder, found nothing at {data}")
+    found = [data / name for name in METADATA_NAMES if (data / name).is_file()]
+    if len(found) > 1:
+        raise DataError(
+            f"expected one metadata file in {data}, found {some(f.name for f in found)}; "
+            "keep one, or name the one to read instead of the folder"
+        )
+    return data, found[0] if found else None
+
+
+# -- what lies on disk --
+
+
+@dataclass
+class Files:
+    """What `scan` found: images with their size, other files, and what to say about them."""
+
+    images: dict[str, int] = field(default_factory=dict)  # path -> bytes
+    others: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def scan(root: Path) -> Files:
+    """Every file under `root`, except hidden ones and what macOS and Windows leave behind."""
+    files = Files()
+    linked: list[str] = []
+    lost: list[str] = []
+    status = root.stat()
+    seen = {(status.st_dev, status.st_ino): "."}
+    folders = [(str(root), "")]
+    while folders:
+        folder, prefix = folders.pop()
+        for entry in _entries(folder, root):
+            path = prefix + entry.name
+            if entry.name.startswith(".") or entry.name.lower() in _IGNORED:
+                continue
+            try:
+                status = entry.stat()
+            except OSError:  # a link to nothing, or to itself
+                lost.append(path)
+                continue
+            if entry.is_dir():
+                identity = (status.st_dev, status.st_ino)
+                if status.st_ino and identity in seen:
+                    raise DataError(
+                        f"expected every folder once, but {_readable(path)} is the same folder "
+                        f"as {_readable(seen[identity])} in {root}; remove the link"
+                    )
+                seen[identity] = path
+                if entry.is_symlink():
+                    linked.append(path)
+                folders.append((entry.path, path + "/"))
+            elif entry.is_file() and os.path.splitext(path)[1].lower() in SUFFIXES:  # noqa: PTH122
+                files.images[path] = status.st_size
+            elif prefix or entry.name not in METADATA_NAMES:
+                files.others.append(path)
+    _check_names(files.images, lost, root)
+    _note_scan(files, linked)
+    return files
+
+
+def _entries(folder: str, root: Path) -> Iterator[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            yield from entries
+    except OSError as error:
+        raise DataError(
+            f"the folder {_readable(folder)} of {_readable(str(root))} cannot be listed "
+            f"({error.strerror}); give yourself permission to read it"
+        ) from error
+
+
+def _check_names(images: Iterable[str], lost: list[str], root: Path) -> None:
+    if lost:
+        raise DataError(
+            f"{len(lost)} links in {root} lead nowhere: {some(lost)}; restore what they point at "
+            "or delete them"
+        )
+    alien = [path for path in images if not _is_utf8(path)]
+    if alien:
+        raise DataError(
+            f"expected file names in UTF-8, but {len(alien)} in {root} are not: {some(alien)}; "
+            "rename them (convmv does it for a whole tree)"
+        )
+
+
+def _note_scan(files: Files, linked: list[str]) -> None:
+    if files.others:
+        files.notes.append(
+            f"{len(files.others)} files are not images by their ending and are left out: "
+            f"{some(files.others)}"
+        )
+    nested = [path for path in files.others if PurePosixPath(path).name in METADATA_NAMES]
+    if nested:
+        files.notes.append(f"metadata is read at the top only, so not from {some(nested)}")
+    if linked:
+        files.notes.append(f"{len(linked)} folders are links and were followed: {some(linked)}")
+
+
+# -- the folder layout --
+
+
+@lru_cache(maxsize=4096)
+def _word(name: str) -> str:
+    """The telling letters of a folder's name: '0_real', 'RealImages' and 'real-2' are 'real'."""
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
+    words = re.findall(r"[^\W\d_]+", spaced.casefold())
+    return "".join(word for word in words if word not in _FILLERS) or "".join(words)
+
+
+def _split_word(name: str) -> str | None:
+    return _SPLIT_WORDS.get(_word(name))
+
+
+def _label_word(name: str) -> int | None:
+    return _LABEL_WORDS.get(_word(name))
+
+
+def from_folders(root: Path, files: Files, notes: list[str]) -> list[Draft]:
+    """Read labels and splits off the folders' names; images outside such folders are noted."""
+    by_folder: dict[str, list[str]] = defaultdict(list)
+    for path in files.images:
+        by_folder[path.rpartition("/")[0]].append(path)
+    tops = sorted({folder.split("/")[0] for folder in by_folder} - {""})
+    has_splits = _check_tops(root, tops)
+    drafts: list[Draft] = []
+    matched: dict[int, set[str]] = {0: set(), 1: set()}
+    unknown: set[str] = set()
+    stray: list[str] = []
+    for folder, paths in sorted(by_folder.items()):
+        parts = folder.split("/") if folder else []
+        split = _split_word(parts[0]) if parts else None
+        depth = 1 if has_splits else 0
+        if len(parts) <= depth or (has_splits and split is None):
+            stray += paths
+            continue
+        label = _label_word(parts[depth])
+        if label is None:
+            unknown.add("/".join(parts[: depth + 1]))
+            continue
+        matched[label].add(parts[depth])
+        below = parts[depth + 1] if len(parts) > depth + 1 else None
+        _check_below(below, label, folder, root)
+        drafts += [
+            Draft(
+                path,
+                label,
+                split,
+                generator=below if label else None,
+                source=None if label else below,
+            )
+            for path in paths
+        ]
+    if unknown:
+        raise DataError(_unknown_labels(root, sorted(unknown)))
+    if stray and not drafts:
+        raise DataError(
+            f"expected images in folders named real and fake, found {len(stray)} outside such "
+            f"folders in {root}: {some(stray)}; sort them into real and fake"
+        )
+    for label, names in matched.items():
+        if names:
+            notes.append(f"label folders read as {LABELS[label]}: {', '.join(sorted(names))}")
+    if stray:
+        notes.append(
+            f"{len(stray)} images lie outside the label folders and are left out: {some(stray)}"
+        )
+    return drafts
+
+
+def _check_tops(root: Path, tops: list[str]) -> bool:
+    """Whether the folders at the top are splits; DataError where they are neither nor, or both."""
+    splits = [top for top in tops if _split_word(top)]
+    labels = [top for top in tops if _label_word(top) is not None]
+    if splits and labels:
+        raise DataError(
+            f"expected split folders or label folders at the top of {root}, found both: "
+            f"{some(splits + labels)}; move the label folders into the splits"
+        )
+    doubled = [name for name, n in Counter(map(_split_word, splits)).items() if n > 1]
+    if doubled:
+        raise DataError(
+            f"expected one folder for each split in {root}, found {some(splits)}; "
+            f"merge those that mean {doubled[0]}"
+        )
+    if tops and not splits and not labels:
+        raise DataError(_unknown_labels(root, tops) + _nested_hint(root))
+    return bool(splits)
+
+
+def _check_below(below: str | None, label: int, folder: str, root: Path) -> None:
+    if below is None:
+        return
+    if _split_word(below):
+        raise DataError(
+            f"expected SPLIT/{LABELS[label]}, found the split below the label in "
+            f"{_readable(folder)} of {root}; swap the two levels"
+        )
+    if _label_word(below) == 1 - label:
+        raise DataError(
+            f"the folder {_readable(folder)} of {root} says both real and fake; rename one of them"
+        )
+
+
+def _unknown_labels(root: Path, seen: list[str]) -> str:
+    numbers = not any(_word(PurePosixPath(name).name) for name in seen)
+    return (
+        f"expected folders named real and fake (or a name that means one of them), found "
+        f"{some(seen)} in {root}; "
+        + (
+            "numbers do not say which is which: rename them to real and fake"
+            if numbers
+            else "rename them, or list the files with their labels in metadata.csv"
+        )
+    )
+
+
+def _nested_hint(root: Path) -> str:
+    for folder, names, _ in os.walk(root):
+        if any(_split_word(name) or _label_word(name) is not None for name in names):
+            return f" (or did you mean {_readable(folder)}?)"
+    return ""
+
+
+# -- the metadata layout --
+
+
+class _BadRowError(Exception):
+    """What is wrong with a row, worded to follow "3 rows"."""
+
+
+def from_metadata(metadata: Path, root: Path, files: Files, notes: list[str]) -> list[Draft]:
+    """Read the metadata file; images without a row are left out, and noted."""
+    problems: dict[str, list[str]] = defaultdict(list)
+    drafts: dict[str, Draft] = {}
+    numbers: dict[str, int] = {}
+    extra: set[str] = set()
+    # macOS writes names decomposed; the table may hold them composed.
+    composed = {
+        unicodedata.normalize("NFC", path): path for path in files.images if not path.isascii()
+    }
+    for where, row in _metadata_rows(metadata):
+        extra |= row.keys() - _KNOWN
+        try:
+            path = _row_path(_cell(row.get("file_name")), files, composed)
+            if path in drafts:
+                raise _BadRowError("name a file a second time; keep one row for each")
+            drafts[path] = _row_draft(path, row, numbers)
+        except _BadRowError as error:
+            problems[str(error)].append(f"{where}: {row.get('file_name') or ''}")
+    for problem, rows in problems.items():
+        raise DataError(f"{len(rows)} rows of {metadata} {problem} ({some(rows)})")
+    if not drafts:
+        raise DataError(f"expected rows in {metadata}, found none; list the images in it")
+    if extra:
+        notes.append(f"columns that are not used: {some(sorted(extra))}")
+    left = [path for path in files.images if path not in drafts]
+    if left:
+        notes.append(f"{len(left)} images have no row in the metadata, left out: {some(left)}")
+    return list(drafts.values())
+
+
+def _row_path(name: str | None, files: Files, composed: dict[str, str]) -> str:
+    if name is None:
+        raise _BadRowError("have no file_name; give each one")
+    windows = PureWindowsPath(name)  # it understands both kinds of slash
+    if windows.drive or windows.root or ".." in windows.parts:
+        raise _BadRowError(
+            "name files outside the data set; expected paths relative to the metadata file, "
+            "without '..'"
+        )
+    for path in (str(PurePosixPath(name)), windows.as_posix()):
+        found = composed.get(unicodedata.normalize("NFC", path), path)
+        if found in files.images:
+            return found
+    raise _BadRowError(
+        "name files that are not there or not images by their ending; restore the files or drop "
+        "the rows"
+    )
+
+
+def _row_draft(path: str, row: dict[str, Any], numbers: dict[str, int]) -> Draft:
+    parts = path.split("/")[:-1]
+    label = _row_label(_cell(row.get("label")), parts, numbers)
+    at = next((i for i, part in enumerate(parts) if _label_word(part) is not None), len(parts))
+    below = parts[at + 1] if len(parts) > at + 1 else None
+    if below is not None:  # what the columns do not tell, the folder may
+        row = {"generator" if label else "source": below, **row}
+    split = _row_split(_cell(row.get("split")), parts)
+    return Draft(path, label, split, *(_cell(row.get(name)) for name in _DETAILS))
+
+
+def _row_label(text: str | None, parts: list[str], numbers: dict[str, int]) -> int:
+    told = {_label_word(part) for part in parts} - {None}
+    folder = told.pop() if len(told) == 1 else None
+    if text is None or re.fullmatch(r"[+-]?\d+(\.0*)?", text):
+        if folder is None:
+            raise _BadRowError(
+                "have no label; write real or fake"
+                if text is None
+                else "have a number as label, which does not say which is which; write real or fake"
+            )
+        label = folder if text is None else numbers.setdefault(text, folder)
+    else:
+        stated = _label_word(text)
+        if stated is None:
+            raise _BadRowError("have a label that means neither real nor fake; write one of them")
+        label = stated
+    if folder not in (None, label):
+        raise _BadRowError("have a label that contradicts the name of the folder; correct one")
+    return label
+
+
+def _row_split(text: str | None, parts: list[str]) -> str | None:
+    folder = _split_word(parts[0]) if parts else None
+    if text is None:
+        return folder
+    split = _split_word(text)
+    if split is None:
+        raise _BadRowError(f"have an unknown split; expected one of {', '.join(SPLITS)}")
+    if folder not in (None, split):
+        raise _BadRowError("have a split that contradicts the split folder; correct one")
+    return split
+
+
+def _cell(value: Any) -> str | None:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value).strip() or None
+
+
+def _metadata_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Rows with where they stand, such as "line 7"."""
+    readers = {".csv": _csv_rows, ".jsonl": _jsonl_rows, ".parquet": _parquet_rows}
+    try:
+        yield from readers[path.suffix](path)
+    except UnicodeDecodeError as error:
+        raise DataError(f"expected {path} in UTF-8, but it is not; save it as UTF-8") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror or error})") from error
+
+
+def _check_columns(columns: Iterable[str], path: Path) -> None:
+    names = list(columns)
+    if "file_name" not in names:
+        raise DataError(f"expected a column file_name in {path}, found {some(names) or 'none'}")
+    doubled = [name for name, n in Counter(names).items() if n > 1]
+    if doubled:
+        raise DataError(f"expected every column of {path} once, found {some(doubled)} again")
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file, strict=True)
+        try:
+            header = [name.strip() for name in next(reader, [])]
+            _check_columns(header, path)
+            for cells in reader:
+                if not cells:
+                    continue
+                if len(cells) != len(header):
+                    raise DataError(
+                        f"expected {len(header)} cells in line {reader.line_num} of {path}, "
+                        f"found {len(cells)}; quote cells that hold a comma"
+                    )
+                yield f"line {reader.line_num}", dict(zip(header, cells, strict=True))
+        except csv.Error as error:
+            raise DataError(f"line {reader.line_num} of {path} is not CSV ({error})") from error
+
+
+def _jsonl_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    with path.open(encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+                json.dumps(row, ensure_ascii=False).encode()  # half a surrogate pair is no text
+            except (ValueError, RecursionError) as error:
+                raise DataError(f"line {number} of {path} is not JSON ({error})") from error
+            if not isinstance(row, dict):
+                raise DataError(
+                    f"expected an object in line {number} of {path}, such as "
+                    '{"file_name": "a.jpg", "label": "real"}'
+                )
+            yield f"line {number}", row
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise MissingExtraError("Parquet metadata", "train") from error
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            columns = file.schema_arrow.names
+            _check_columns(columns, path)
+            number = 0
+            unused = dict.fromkeys(set(columns) - _KNOWN)  # named in a note, never read
+            for batch in file.iter_batches(columns=[c for c in columns if c in _KNOWN]):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield f"row {number}", {**row, **unused}
+    except pyarrow.ArrowException as error:
+        raise DataError(f"{path} is not a readable Parquet file ({error})") from error
+
+
+# -- words for messages --
+
+
+def _is_utf8(text: str) -> bool:
+    return text.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
+def _readable(text: str) -> str:
+    """A name as it can be printed, whatever bytes it holds."""
+    try:
+        plain = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:
+        plain = ascii(text)[1:-1]
+    return plain if plain.isprintable() else repr(plain)[1:-1]
+
+
+def some(names: Iterable[str], n: int = 3) -> str:
+    """The first `n` names and how many more there are."""
+    every = [_readable(name) for name in names]
+    more = f" and {len(every) - n} more" if len(every) > n else ""
+    return ", ".join(every[:n]) + more
