@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from bonaface.cli import detect, doctor
+from bonaface.cli import detect, doctor, models, train
 from bonaface.errors import BonafaceError
 
 _INTERRUPTED = 130
@@ -74,6 +74,8 @@ def _root(
 
 app.command()(detect.detect)
 app.command()(doctor.doctor)
+app.command()(models.models)
+app.command()(train.train)
 
 
 def main() -> None:

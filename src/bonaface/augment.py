@@ -1,0 +1,81 @@
+"""Training recipes: what is done at random to a crop before the network sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from bonaface.corruptions import CORRUPTIONS
+from bonaface.errors import ConfigError
+
+Pixels = NDArray[np.uint8]
+Recipe = Callable[[Pixels, np.random.Generator], Pixels]
+
+
+def none(image: Pixels, rng: np.random.Generator) -> Pixels:
+    """The crop as it is."""
+    return image
+
+
+def flip(image: Pixels, rng: np.random.Generator) -> Pixels:
+    """Mirror half of the crops."""
+    return np.ascontiguousarray(image[:, ::-1]) if rng.random() < 0.5 else image
+
+
+def standard(image: Pixels, rng: np.random.Generator) -> Pixels:
+    """Mirror, turn by up to 8 degrees, zoom by up to 12 %, shift by up to 6 %, change the light.
+
+    Geometry is resampled once. Nothing here re-saves or blurs: the traces that tell a forgery
+    stay as they are.
+    """
+    image = flip(image, rng)
+    size = image.shape[0]
+    turn = cv2.getRotationMatrix2D(
+        ((size - 1) / 2, (size - 1) / 2), rng.uniform(-8, 8), rng.uniform(1, 1.12)
+    )
+    turn[:, 2] += rng.uniform(-0.06, 0.06, 2) * size
+    if rng.random() < 0.5:
+        image = np.asarray(
+            cv2.warpAffine(
+                image, turn, (size, size), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101
+            ),
+            np.uint8,
+        )
+    for name in ("brightness", "contrast"):
+        if rng.random() < 0.3:
+            image = CORRUPTIONS[name](image, int(rng.integers(1, 4)), rng)
+    return image
+
+
+def robust(image: Pixels, rng: np.random.Generator) -> Pixels:
+    """`standard`, then for half of the crops a re-delivery: shrunk, blurred, noisy, re-saved."""
+    image = standard(image, rng)
+    if rng.random() < 0.5:
+        for name, share in (("rescale", 0.5), ("blur", 0.2), ("noise", 0.2)):
+            if rng.random() < share:
+                image = CORRUPTIONS[name](image, int(rng.integers(1, 5)), rng)
+        codec = "webp" if rng.random() < 0.2 else "jpeg"
+        image = CORRUPTIONS[codec](image, int(rng.integers(1, 6)), rng)
+    return image
+
+
+RECIPES: dict[str, Recipe] = {
+    "none": none,
+    "flip": flip,
+    "standard": standard,
+    "robust": robust,
+}
+
+
+def recipe(name: str) -> Recipe:
+    """A recipe by name: (uint8 HxWx3, rng) -> uint8 HxWx3 of the same shape.
+
+    Raises:
+        ConfigError: no recipe has that name.
+    """
+    if name not in RECIPES:
+        raise ConfigError(f"expected one of {', '.join(RECIPES)}, got {name!r}; name one of them")
+    return RECIPES[name]

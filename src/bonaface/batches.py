@@ -1,0 +1,296 @@
+"""Samples -> a cache of decoded crops on disk -> seeded batches that keep the model busy."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import mmap
+import os
+import shutil
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bonaface.augment import recipe
+from bonaface.errors import DataError, ImageError
+from bonaface.files import atomic_folder, cache_root, write_json
+from bonaface.images import read_image
+from bonaface.preprocess import Preprocess
+from bonaface.samples import Sample, Samples
+
+Progress = Callable[[int, int], None]
+
+_VERSION = 1
+_CHUNK = 256
+_KEEP_BYTES = 20 << 30
+_STALE_SECONDS = 86_400
+_DROP_EVERY = 16
+
+
+@dataclass(frozen=True)
+class PixelCache:
+    """Decoded, resized crops of one set of samples, memory-mapped from disk.
+
+    Attributes:
+        pixels: uint8 (n, size, size, 3), read-only; row i is `rows[i]`.
+        rows: the samples that could be read, in the order of the samples given.
+        unreadable: path -> reason, for those that could not.
+    """
+
+    pixels: NDArray[np.uint8]
+    rows: tuple[Sample, ...]
+    unreadable: dict[str, str]
+
+    def forget(self) -> None:
+        """Let the system take back the memory of the pages read so far; they stay on disk."""
+        mapped = self.pixels.base
+        if isinstance(mapped, mmap.mmap):
+            mapped.madvise(mmap.MADV_DONTNEED)
+
+
+def open_cache(
+    samples: Samples,
+    preprocess: Preprocess,
+    *,
+    root: Path | None = None,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> PixelCache:
+    """Open the cache of these samples, decoding them first if it is not there.
+
+    The folder's name is a fingerprint of the resize recipe and of every file's name, size and
+    time of change, so a changed file makes a new cache. It appears by one rename when it is
+    whole. The least recently used caches go when all together exceed 20 GiB.
+
+    Args:
+        samples: what to decode.
+        preprocess: its `resize` decides what is stored; mean and deviation do not matter.
+        root: folder of caches; by default `bonaface.files.cache_root()`.
+        workers: decoding threads; by default one a core.
+        progress: called with (done, all).
+
+    Raises:
+        DataError: no sample can be read, or the disk is full.
+    """
+    root = root or cache_root()
+    folder = root / _fingerprint(samples, preprocess)
+    if not (folder / "index.json").is_file():
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            _prune(root)
+            with atomic_folder(folder) as temporary:
+                _decode(samples, preprocess, temporary, workers or _cores(), progress)
+        except OSError as error:
+            raise DataError(
+                f"expected room for decoded crops in {str(root)!r}, got: {error}; free some, or "
+                "set BONAFACE_CACHE to a folder on another disk"
+            ) from error
+    return _open(samples, preprocess, folder)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What a training step takes.
+
+    Attributes:
+        images: float32 (b, 3, size, size), channels-last memory.
+        labels: float32 (b,), 1 fake and 0 real.
+        rows: int64 (b,), rows of the cache.
+    """
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    rows: NDArray[np.int64]
+
+
+class Batches:
+    """Seeded batches over some rows of a cache.
+
+    The batches of an epoch depend on the seed and the epoch alone, not on the number of workers.
+    Sizes differ by at most one, so that no batch is too small for batch normalisation.
+
+    Args:
+        cache: decoded crops.
+        chosen: rows of the cache.
+        preprocess: normalises the crops.
+        batch_size: largest size of a batch.
+        augment: a recipe from `bonaface.augment.RECIPES`.
+        balance: draw the smaller class again until both are as large.
+        seed: of order and augmentation.
+        workers: threads that prepare batches ahead; 0 prepares them in the caller's thread.
+    """
+
+    def __init__(
+        self,
+        cache: PixelCache,
+        chosen: NDArray[np.int64],
+        preprocess: Preprocess,
+        batch_size: int,
+        *,
+        augment: str = "none",
+        balance: bool = False,
+        seed: int = 0,
+        workers: int = 1,
+    ) -> None:
+        self._cache = cache
+        self._chosen = np.asarray(chosen, np.int64)
+        self._labels = np.array([row.label for row in cache.rows], np.float32)
+        self._preprocess = preprocess
+        self._augment = recipe(augment)
+        self._augments = augment != "none"
+        self._balance = balance
+        self._seed = seed
+        self._workers = workers
+        self._steps = -(-len(self._epoch_rows(0)) // batch_size)
+
+    def __len__(self) -> int:
+        """Steps in an epoch."""
+        return self._steps
+
+    def shuffled(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch in training order, from step `start` on."""
+        parts = np.array_split(self._epoch_rows(epoch), self._steps)
+        places = np.cumsum([0, *(len(part) for part in parts)])
+        jobs = ((parts[i], epoch, int(places[i])) for i in range(start, self._steps))
+        return self._ahead(jobs)
+
+    def in_order(self) -> Iterator[Batch]:
+        """Every chosen row once, in order, without augmentation."""
+        parts = np.array_split(self._chosen, -(-len(self._chosen) // 64))
+        return self._ahead((part, None, 0) for part in parts)
+
+    def _epoch_rows(self, epoch: int) -> NDArray[np.int64]:
+        rng = np.random.default_rng([self._seed, epoch])
+        rows = self._chosen
+        if self._balance:
+            labels = self._labels[rows]
+            fakes, reals = rows[labels == 1], rows[labels == 0]
+            small, large = sorted((fakes, reals), key=len)
+            extra = len(large) - len(small)
+            again = [rng.permutation(small) for _ in range(-(-extra // max(len(small), 1)))]
+            rows = np.concatenate([large, small, np.concatenate([small[:0], *again])[:extra]])
+        return rng.permutation(rows)
+
+    def _ahead(self, jobs: Iterator[tuple[NDArray[np.int64], int | None, int]]) -> Iterator[Batch]:
+        if self._workers == 0:
+            yield from (self._make(*job) for job in jobs)
+            return
+        waiting: deque[Future[Batch]] = deque()
+        with ThreadPoolExecutor(self._workers) as pool:
+            try:
+                for job in jobs:
+                    waiting.append(pool.submit(self._make, *job))
+                    if len(waiting) > 2 * self._workers:
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+    def _make(self, rows: NDArray[np.int64], epoch: int | None, place: int) -> Batch:
+        # One read in the order of the file, then back to the order of the batch.
+        order = np.argsort(rows, kind="stable")
+        pixels = np.empty((len(rows), *self._cache.pixels.shape[1:]), np.uint8)
+        pixels[order] = self._cache.pixels[rows[order]]
+        if epoch is not None and self._augments:
+            for i in range(len(rows)):
+                # Keyed by the place in the epoch: a row drawn twice is augmented in two ways.
+                rng = np.random.default_rng([self._seed, epoch, 1, place + i])
+                pixels[i] = self._augment(pixels[i], rng)
+        if epoch is None or place // max(len(rows), 1) % _DROP_EVERY == 0:
+            self._cache.forget()
+        return Batch(
+            torch.from_numpy(self._preprocess.normalise(pixels)),
+            torch.from_numpy(self._labels[rows]),
+            rows,
+        )
+
+
+def _fingerprint(samples: Samples, preprocess: Preprocess) -> str:
+    digest = hashlib.sha256(f"{_VERSION} {preprocess.size} {samples.root.resolve()}".encode())
+    for row in samples.rows:
+        stat = samples.absolute(row).stat()
+        digest.update(f"\0{row.path}\0{stat.st_size}\0{stat.st_mtime_ns}".encode())
+    return digest.hexdigest()[:32]
+
+
+def _decode(
+    samples: Samples,
+    preprocess: Preprocess,
+    folder: Path,
+    workers: int,
+    progress: Progress | None,
+) -> None:
+    def one(row: Sample) -> NDArray[np.uint8] | str:
+        try:
+            return preprocess.resize(read_image(samples.absolute(row)).pixels)
+        except ImageError as error:
+            return error.reason
+
+    unreadable: dict[str, str] = {}
+    with (folder / "pixels.u8").open("wb") as file, ThreadPoolExecutor(workers) as pool:
+        for at in range(0, len(samples.rows), _CHUNK):
+            rows = samples.rows[at : at + _CHUNK]
+            for row, result in zip(rows, pool.map(one, rows), strict=True):
+                if isinstance(result, str):
+                    unreadable[row.path] = result
+                else:
+                    file.write(result.tobytes())
+            if progress:
+                progress(at + len(rows), len(samples.rows))
+        file.flush()
+        os.fsync(file.fileno())
+    if len(unreadable) == len(samples.rows):
+        path, reason = next(iter(unreadable.items()), ("no file", "no samples"))
+        raise DataError(
+            f"expected images that can be read in {str(samples.root)!r}, got none "
+            f"({path}: {reason}); check the files"
+        )
+    write_json(folder / "index.json", {"unreadable": unreadable})
+
+
+def _open(samples: Samples, preprocess: Preprocess, folder: Path) -> PixelCache:
+    os.utime(folder)
+    unreadable = json.loads((folder / "index.json").read_text(encoding="utf-8"))["unreadable"]
+    rows = tuple(row for row in samples.rows if row.path not in unreadable)
+    shape = (len(rows), preprocess.size, preprocess.size, 3)
+    path = folder / "pixels.u8"
+    if path.stat().st_size != int(np.prod(shape)):
+        raise DataError(
+            f"expected {int(np.prod(shape))} bytes in {str(path)!r}, got {path.stat().st_size}; "
+            "delete that folder and start again"
+        )
+    with path.open("rb") as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    pixels = np.frombuffer(mapped, np.uint8).reshape(shape)
+    return PixelCache(pixels, rows, unreadable)
+
+
+def _prune(root: Path) -> None:
+    caches = []
+    for folder in root.iterdir():
+        with contextlib.suppress(OSError):
+            age = time.time() - folder.stat().st_mtime
+            if folder.name.startswith("."):
+                if age > _STALE_SECONDS:
+                    shutil.rmtree(folder, ignore_errors=True)
+            elif (folder / "pixels.u8").is_file():
+                caches.append((age, (folder / "pixels.u8").stat().st_size, folder))
+    total = 0
+    for _, size, folder in sorted(caches):
+        total += size
+        if total > _KEEP_BYTES:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))

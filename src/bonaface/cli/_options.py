@@ -1,0 +1,26 @@
+"""Options that several commands read in the same way."""
+
+from __future__ import annotations
+
+from bonaface.errors import ConfigError
+
+
+def parse_ratios(text: str | None) -> tuple[float, float, float] | None:
+    """``80/10/10`` -> (0.8, 0.1, 0.1); None stays None.
+
+    Raises:
+        ConfigError: not three shares above 0 for train and validation.
+    """
+    if text is None:
+        return None
+    try:
+        train, validation, test = (float(part) for part in text.split("/"))
+        total = train + validation + test
+        if min(train, validation) <= 0 or test < 0:
+            raise ValueError
+    except ValueError:
+        raise ConfigError(
+            f"expected shares of train/validation/test such as 80/10/10, got {text!r}; "
+            "give three numbers with slashes between them"
+        ) from None
+    return train / total, validation / total, test / total

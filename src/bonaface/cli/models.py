@@ -1,0 +1,65 @@
+"""`bonaface models`: every network, its size and its cost."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def models(
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List the networks with weights, multiply-adds, file size and licence."""
+    import json
+
+    import torch
+    from rich.console import Console
+    from rich.table import Table
+
+    from bonaface.config import TrainConfig
+    from bonaface.models import registry
+
+    rows = []
+    for name, spec in registry.MODELS.items():
+        with torch.device("meta"):
+            made = registry.create(TrainConfig(model=name))
+        weights = registry.parameters(made.module)
+        rows.append(
+            {
+                "name": name,
+                "size": spec.size,
+                "parameters": weights,
+                "multiply_adds": registry.multiply_adds(made.module, spec.size),
+                "file_bytes": 4 * weights,
+                "pretrained": spec.pretrained,
+                "licence": spec.licence,
+            }
+        )
+    if json_:
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    table = Table(
+        "model",
+        "input",
+        "weights",
+        "multiply-adds",
+        "float32 file",
+        "--pretrained takes",
+        "licence of those weights",
+        caption="Multiply-adds: one image at that input, convolutions and linear layers, one for a "
+        "multiplication with its addition. Bottleneck ResNets have their stride in the 3x3 "
+        "convolution, as the published weights have (the paper's variant: 3.8, 7.6, 11.3 G).",
+        caption_justify="left",
+    )
+    for row in rows:
+        table.add_row(
+            str(row["name"]),
+            f"{row['size']} px",
+            f"{row['parameters'] / 1e6:.1f} M",
+            f"{row['multiply_adds'] / 1e9:.2f} G",
+            f"{row['file_bytes'] / 1e6:.0f} MB",
+            str(row["pretrained"]),
+            str(row["licence"]),
+        )
+    Console().print(table)

@@ -1,0 +1,78 @@
+"""`bonaface train`: a folder of faces in, a bundle out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def train(
+    data: Annotated[Path, typer.Argument(help="Folder with train/ validation/ test/.")],
+    out: Annotated[Path, typer.Option(help="Folder of the run; it becomes the bundle.")],
+    model: Annotated[str | None, typer.Option(help="A name from `bonaface models` [cnn].")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML of settings; options win.")] = None,
+    pretrained: Annotated[
+        str | None, typer.Option(help="File, folder or Hub id of weights to begin with.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training split [10].")] = None,
+    size: Annotated[int | None, typer.Option(help="Input side in pixels [the model's].")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images per step [32].")] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate [the model's].")] = None,
+    optimizer: Annotated[str | None, typer.Option(help="adamw or sgd [adamw].")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="[0.01]")] = None,
+    warmup: Annotated[float | None, typer.Option(help="Share of all steps [0.05].")] = None,
+    dropout: Annotated[float | None, typer.Option(help="Before the last layer [0.3].")] = None,
+    label_smoothing: Annotated[float | None, typer.Option(help="[0]")] = None,
+    clip: Annotated[float | None, typer.Option(help="Largest norm of the gradient [1].")] = None,
+    balance: Annotated[
+        str | None, typer.Option(help="weights, batches or none [weights].")
+    ] = None,
+    augment: Annotated[
+        str | None, typer.Option(help="none, flip, standard or robust [standard].")
+    ] = None,
+    stages: Annotated[int | None, typer.Option(help="Of resnet50v2, 1 to 4 [3].")] = None,
+    monitor: Annotated[
+        str | None, typer.Option(help="auc, accuracy or loss, on validation [auc].")
+    ] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="Stop after so many epochs without a better one [never].")
+    ] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, float32 or bf16 [auto].")] = None,
+    seed: Annotated[int | None, typer.Option(help="[0]")] = None,
+    split: Annotated[
+        str | None, typer.Option("--split", "--ratios", help="For data without splits: 80/10/10.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Threads that prepare batches [half the cores].")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+) -> None:
+    """Train a detector; stop it with Ctrl-C, go on with --resume."""
+    given = dict(locals())
+    from bonaface.cli._watch import terminal_watch
+    from bonaface.config import TrainConfig
+    from bonaface.cli._options import parse_ratios
+    from bonaface.training import train as run
+
+    overrides = {name: given[name] for name in TrainConfig.model_fields}
+    settings = TrainConfig.read(config, **overrides)
+    with terminal_watch() as watch:
+        bundle = run(
+            data,
+            out,
+            settings,
+            resume=resume,
+            ratios=parse_ratios(split),
+            workers=workers,
+            watch=watch,
+        )
+    card = bundle.card
+    auc = card.validation["auc"]
+    typer.echo(
+        f"Kept epoch {card.training['epoch']} of {card.training['epochs_run']}: validation AUC "
+        f"{auc['value']:.3f} (n = {auc['n']}), {card.training['seconds']:.0f} s of training.\n"
+        f"Bundle: {out}\nCurves: {out / 'training' / 'learning_curves.svg'}\n"
+        f"Next:   bonaface evaluate {out} {data}"
+    )

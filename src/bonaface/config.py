@@ -1,0 +1,96 @@
+"""Settings of a command: frozen, checked, read from and written to TOML; unknown keys are errors."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from bonaface.errors import ConfigError
+
+
+class Config(BaseModel):
+    """Base of all settings."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    @classmethod
+    def read(cls, path: Path | None = None, **overrides: Any) -> Self:
+        """Settings from a TOML file, if one is named, under overrides that are not None.
+
+        Raises:
+            ConfigError: the file cannot be read, or a setting is unknown or out of range.
+        """
+        values: dict[str, Any] = {}
+        if path is not None:
+            try:
+                values = tomllib.loads(path.read_text(encoding="utf-8"))
+            except (OSError, ValueError) as error:
+                raise ConfigError(
+                    f"expected a TOML file, got {str(path)!r} ({error}); correct it"
+                ) from error
+        values |= {key: value for key, value in overrides.items() if value is not None}
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            setting = ".".join(str(part) for part in first["loc"]) or "settings"
+            known = ", ".join(sorted(cls.model_fields))
+            hint = f"; known settings: {known}" if first["type"] == "extra_forbidden" else ""
+            raise ConfigError(
+                f"setting {setting!r}: {first['msg']}, got {first['input']!r}{hint}"
+            ) from error
+
+    def to_toml(self) -> str:
+        """TOML that `read` takes; settings that are None are left out."""
+        import tomli_w
+
+        return tomli_w.dumps(self.model_dump(exclude_none=True))
+
+
+class TrainConfig(Config):
+    """How a detector is trained. A setting that is None takes the model's own default.
+
+    Attributes:
+        model: a name from `bonaface models`.
+        pretrained: file, folder or Hub id of weights to begin with; None: from scratch.
+        size: side of the input in pixels.
+        stages: for resnet50v2, how many of its four stages to use.
+        dropout: share of features dropped before the last layer.
+        epochs: passes over the training split, at most.
+        batch_size: images per step.
+        optimizer: sgd (momentum 0.9, Nesterov) or adamw.
+        lr: peak learning rate, reached after the warm-up, then down a half cosine to 0.
+        weight_decay: on weights of convolutions and linear layers only.
+        warmup: share of all steps over which the learning rate rises.
+        label_smoothing: targets become smoothing/2 and 1 - smoothing/2.
+        clip: largest norm of the gradient.
+        balance: class imbalance answered by weights in the loss, by batches, or not.
+        augment: a recipe from `bonaface.augment.RECIPES`.
+        precision: auto takes bf16 where the processor multiplies it natively, else float32.
+        monitor: validation figure that picks the epoch and stops the run.
+        patience: epochs without a better monitor before the run stops; 0: never.
+        seed: of weights, batches, augmentation and dropout.
+    """
+
+    model: str = "cnn"
+    pretrained: str | None = None
+    size: int | None = Field(default=None, ge=16, le=1024)
+    stages: int | None = Field(default=None, ge=1, le=4)
+    dropout: float = Field(default=0.3, ge=0, lt=1)
+    epochs: int = Field(default=10, ge=1, le=10_000)
+    batch_size: int = Field(default=32, ge=2, le=4096)
+    optimizer: Literal["sgd", "adamw"] = "adamw"
+    lr: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    weight_decay: float = Field(default=0.01, ge=0, allow_inf_nan=False)
+    warmup: float = Field(default=0.05, ge=0, lt=1)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    clip: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    balance: Literal["weights", "batches", "none"] = "weights"
+    augment: str = "standard"
+    precision: Literal["auto", "float32", "bf16"] = "auto"
+    monitor: Literal["auc", "accuracy", "loss"] = "auc"
+    patience: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**32)

@@ -1,0 +1,155 @@
+"""Pre-activation ResNet-50 (He et al. 2016, "Identity mappings in deep residual networks").
+
+Laid out as Gluon's resnet50_v2: batch norm on the input, stride in the 3x3 convolution.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+from torch.nn import functional
+
+from bonaface.errors import ConfigError
+
+DEPTHS = (3, 4, 6, 3)
+
+
+class Unit(nn.Module):
+    """Batch norm, ReLU, then 1x1, 3x3, 1x1; the first of a stage has a 1x1 shortcut."""
+
+    def __init__(self, before: int, width: int, stride: int, *, first: bool) -> None:
+        super().__init__()
+        self.norm1 = nn.BatchNorm2d(before)
+        self.conv1 = nn.Conv2d(before, width, 1, bias=False)
+        self.norm2 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, stride, 1, bias=False)
+        self.norm3 = nn.BatchNorm2d(width)
+        self.conv3 = nn.Conv2d(width, 4 * width, 1, bias=False)
+        self.shortcut = nn.Conv2d(before, 4 * width, 1, stride, bias=False) if first else None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(b, before, h, w) -> (b, 4 * width, h / stride, w / stride)."""
+        y = functional.relu(self.norm1(x))
+        kept = x if self.shortcut is None else self.shortcut(y)
+        y = self.conv1(y)
+        y = self.conv2(functional.relu(self.norm2(y)))
+        y = self.conv3(functional.relu(self.norm3(y)))
+        return y + kept  # type: ignore[no-any-return]
+
+
+class ResNet50V2(nn.Module):
+    """Pre-activation ResNet-50, cut after a number of stages, with one linear layer.
+
+    Args:
+        stages: how many of the four stages to use.
+        dropout: before the linear layer.
+    """
+
+    def __init__(self, stages: int, dropout: float) -> None:
+        super().__init__()
+        self.norm0 = nn.BatchNorm2d(3)
+        self.conv0 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
+        self.norm1 = nn.BatchNorm2d(64)
+        self.pool = nn.MaxPool2d(3, 2, 1)
+        self.stages = nn.ModuleList()
+        before = 64
+        for stage in range(stages):
+            width = 64 * 2**stage
+            units = []
+            for unit in range(DEPTHS[stage]):
+                stride = 2 if unit == 0 and stage > 0 else 1
+                units.append(Unit(before, width, stride, first=unit == 0))
+                before = 4 * width
+            self.stages.append(nn.Sequential(*units))
+        self.norm = nn.BatchNorm2d(before)
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(before, 1)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """float32 (b, 3, h, w) -> logits (b,)."""
+        x = self.conv0(self.norm0(images))
+        x = self.pool(functional.relu(self.norm1(x)))
+        for stage in self.stages:
+            x = stage(x)
+        x = functional.relu(self.norm(x)).mean((2, 3))
+        return self.head(self.dropout(x)).squeeze(1)  # type: ignore[no-any-return]
+
+
+def load_imagenet(model: ResNet50V2, path: Path) -> dict[str, list[str]]:
+    """Fill the model from a safetensors file in Gluon's names, as far as the file goes.
+
+    Returns:
+        ``loaded`` and ``fresh``: names of the model's tensors that came from the file, or not.
+
+    Raises:
+        ConfigError: the file is not that, or a tensor has another shape.
+    """
+    try:
+        found = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ConfigError(
+            f"expected a safetensors file of a pre-activation ResNet-50, got {str(path)!r} "
+            f"({error}); name another file"
+        ) from error
+    own = model.state_dict()
+    mapped: dict[str, torch.Tensor] = {}
+    foreign = []
+    for name, tensor in found.items():
+        target = _target(name, len(DEPTHS))
+        if target is None:
+            foreign.append(name)
+        elif target in own:
+            if own[target].shape != tensor.shape:
+                raise ConfigError(
+                    f"expected shape {tuple(own[target].shape)} for {name!r} in {str(path)!r}, "
+                    f"got {tuple(tensor.shape)}; name a file of a pre-activation ResNet-50"
+                )
+            mapped[target] = tensor.float()
+    if foreign or "conv0.weight" not in mapped:
+        raise ConfigError(
+            f"expected the names of a pre-activation ResNet-50 in {str(path)!r}, got "
+            f"{', '.join(sorted(foreign or found)[:5])} ...; name another file"
+        )
+    model.load_state_dict(mapped, strict=False)
+    fresh = [n for n in own if n not in mapped and not n.endswith("num_batches_tracked")]
+    return {"loaded": sorted(mapped), "fresh": sorted(fresh)}
+
+
+_KIND = {
+    "weight": "weight",
+    "gamma": "weight",
+    "beta": "bias",
+    "running_mean": "running_mean",
+    "running_var": "running_var",
+}
+_NAME = re.compile(
+    r"(?:stage(\d)_)?(conv|batchnorm)(\d+)_(weight|gamma|beta|running_mean|running_var)"
+)
+
+
+def _target(name: str, stages: int) -> str | None:
+    """Gluon counts convolutions and batch norms through a stage; we count units."""
+    match = _NAME.fullmatch(name)
+    if match is None:
+        return None
+    stage, layer, index, kind = match[1], match[2], int(match[3]), _KIND[match[4]]
+    if stage is None:
+        known = {"conv": {0: "conv0"}, "batchnorm": {0: "norm0", 1: "norm1", 2: "norm"}}
+        top = known[layer].get(index)
+        return f"{top}.{kind}" if top else None
+    if not 1 <= int(stage) <= stages:
+        return None
+    if layer == "conv" and index == 3:
+        return f"stages.{int(stage) - 1}.0.shortcut.{kind}"
+    if layer == "conv" and index > 3:
+        index -= 1
+    part = "conv" if layer == "conv" else "norm"
+    return f"stages.{int(stage) - 1}.{index // 3}.{part}{index % 3 + 1}.{kind}"
