@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -37,9 +38,11 @@ class Preprocess:
                 f"expected an input size of {_SIDES[0]} to {_SIDES[1]} pixels, got {self.size}; "
                 "choose a size in that range"
             )
-        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+        numbers = (*self.mean, *self.std)
+        finite = all(math.isfinite(number) for number in numbers)
+        if len(self.mean) != 3 or len(self.std) != 3 or not finite or min(self.std) <= 0:
             raise ConfigError(
-                f"expected three means and three positive deviations, got {self.mean} and "
+                f"expected three finite means and three positive deviations, got {self.mean} and "
                 f"{self.std}; correct the preprocessing recipe"
             )
 
@@ -48,21 +51,20 @@ class Preprocess:
         height, width = pixels.shape[:2]
         side = min(height, width)
         top, left = (height - side) // 2, (width - side) // 2
+        # Not resize(box=...): its filter reaches over the edge of the box.
+        square = np.ascontiguousarray(pixels[top : top + side, left : left + side])
         if side == self.size:
-            return np.ascontiguousarray(pixels[top : top + side, left : left + side])
-        return np.asarray(
-            PILImage.fromarray(pixels).resize(
-                (self.size, self.size),
-                PILImage.Resampling.BILINEAR,
-                box=(left, top, left + side, top + side),
-            )
+            return square
+        resized = PILImage.fromarray(square).resize(
+            (self.size, self.size), PILImage.Resampling.BILINEAR
         )
+        return np.asarray(resized)
 
     def normalise(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Uint8 NxHxWx3 -> float32 Nx3xHxW, a view in channels-last memory order."""
         scale = np.float32(1) / (np.float32(255) * np.asarray(self.std, np.float32))
         shift = np.asarray(self.mean, np.float32) / np.asarray(self.std, np.float32)
-        return (pixels * scale - shift).transpose(0, 3, 1, 2)
+        return np.asarray(pixels * scale - shift, np.float32).transpose(0, 3, 1, 2)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, with the parts of the recipe that are fixed spelled out."""
@@ -77,12 +79,13 @@ class Preprocess:
         """
         try:
             made = cls(int(value["size"]), tuple(value["mean"]), tuple(value["std"]))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, ConfigError) as error:
             raise BundleError(
                 f"expected a preprocessing recipe with size, mean and std, got {value!r}; "
                 "use a bundle that this version wrote"
             ) from error
-        if any(value.get(key) != fixed for key, fixed in _FIXED.items()):
+        known = {"size", "mean", "std"}
+        if {key: fixed for key, fixed in value.items() if key not in known} != _FIXED:
             raise BundleError(
                 f"expected the preprocessing {_FIXED}, got {value!r}; update bonaface"
             )

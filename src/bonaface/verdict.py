@@ -17,6 +17,7 @@ Answer = Literal["fake", "real", "unsure", "not_applicable"]
 
 BPCER_TARGET = 0.01
 APCER_TARGET = 0.05
+_LEAST_SLOPE = 1e-6  # in units of the largest logit
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,7 @@ class Calibration:
 
     Attributes:
         kind: "temperature" (offset 0; Guo et al. 2017), "platt" (Platt 1999), or "none".
-        slope: 1 / temperature, above 0 for a detector that ranks better than chance.
+        slope: 1 / temperature, above 0.
         offset: in logits.
     """
 
@@ -116,7 +117,8 @@ def fit_calibration(logits: ArrayLike, labels: ArrayLike, *, seed: int = 0) -> C
 
     Targets are smoothed as in Platt (1999), so that perfectly separated classes give a finite
     slope. A detector that ranks no better than chance gets a slope near 0: its scores then say
-    the base rate, which is the truth.
+    the base rate, which is the truth. One that ranks worse than chance gets the least slope that
+    keeps its order; turning it round would be a guess made on validation noise.
 
     Args:
         logits: shape (n,).
@@ -222,4 +224,7 @@ def _fit(
         return float(_log_loss(z, targets).sum()), np.asarray(gradient)
 
     found = minimize(objective, np.zeros(2 if offset else 1), jac=True, method="BFGS").x
+    if found[0] < _LEAST_SLOPE:
+        base = float(targets.mean())
+        return _LEAST_SLOPE / scale, float(np.log(base / (1 - base))) if offset else 0.0
     return float(found[0]) / scale, float(found[1]) if offset else 0.0
