@@ -22,10 +22,11 @@ from bonaface.verdict import Calibration, OperatingPoint
 SCHEMA_VERSION = 1
 MAX_MODEL_BYTES = 2 << 30
 MAX_CARD_BYTES = 4 << 20
+LABELS = {"real": 0, "fake": 1}
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class CalibrationCard(_Strict):
@@ -166,11 +167,17 @@ def load_bundle(folder: Path) -> Bundle:
                 f"got {version!r}; use the version of bonaface that wrote it"
             )
         bundle = Bundle(folder, Card.model_validate(value))
-    except (ValidationError, ValueError, AttributeError, RecursionError) as error:
-        first = str(error).splitlines()[0]
+    except (OSError, ValidationError, ValueError, AttributeError, RecursionError) as error:
         raise BundleError(
-            f"expected a card in {str(path)!r}, got something else ({first}); train it again"
+            f"expected a card in {str(path)!r}, got something else ({_first(error)}); "
+            "copy the bundle again"
         ) from error
+    if bundle.card.labels != LABELS:
+        raise BundleError(
+            f"expected the labels {LABELS} in {str(path)!r}, got {bundle.card.labels}; "
+            "this is no bundle of ours"
+        )
+    _ = bundle.preprocess  # refused here, not at the first picture
     for name in ("balanced", "fake_above", "real_below"):
         bundle.operating_point(name)
     _check_files(bundle)
@@ -181,6 +188,11 @@ def _check_files(bundle: Bundle) -> None:
     if not bundle.onnx.is_file():
         raise BundleError(
             f"expected model.onnx in {str(bundle.folder)!r}, found none; copy the whole bundle"
+        )
+    if bundle.onnx.name not in bundle.card.files:
+        raise BundleError(
+            f"expected the SHA-256 of model.onnx in the card of {str(bundle.folder)!r}, "
+            "found none; copy the bundle again"
         )
     for name, expected in bundle.card.files.items():
         path = bundle.folder / name
@@ -199,6 +211,14 @@ def _check_files(bundle: Bundle) -> None:
                 f"expected {str(path)!r} with the SHA-256 {expected} of the card, "
                 "got other bytes; copy the bundle again"
             )
+
+
+def _first(error: Exception) -> str:
+    """What is wrong, in one line; of pydantic's report, the first finding."""
+    if isinstance(error, ValidationError):
+        found = error.errors()[0]
+        return f"{'.'.join(str(part) for part in found['loc'])}: {found['msg']}"
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def sha256(path: Path) -> str:

@@ -40,15 +40,17 @@ class Detector:
                 str(bundle.onnx), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:
-            first = (str(error).splitlines() or [""])[0]
+            raise _not_run(bundle, error) from error
+        inputs = [node.name for node in self._session.get_inputs()]
+        if len(inputs) != 1:
             raise BundleError(
-                f"expected a network that ONNX Runtime runs in {str(bundle.onnx)!r}, got: {first}; "
+                f"expected a network with one input in {str(bundle.onnx)!r}, got {inputs}; "
                 "export the bundle again"
-            ) from error
+            )
         self.bundle = bundle
         self.preprocess = bundle.preprocess
         self.calibration = bundle.calibration
-        self._input = self._session.get_inputs()[0].name
+        self._input = inputs[0]
 
     @property
     def name(self) -> str:
@@ -104,14 +106,25 @@ class Detector:
 
     def _run(self, batch: NDArray[np.uint8]) -> NDArray[np.float64]:
         normalised = np.ascontiguousarray(self.preprocess.normalise(batch))
-        logits = np.asarray(self._session.run(None, {self._input: normalised})[0], np.float64)
-        logits = logits.reshape(-1)
+        try:
+            found = self._session.run(None, {self._input: normalised})[0]
+        except Exception as error:
+            raise _not_run(self.bundle, error) from error
+        logits = np.asarray(found, np.float64).reshape(-1)
         if logits.shape != (len(batch),) or not np.isfinite(logits).all():
             raise BundleError(
                 f"expected {len(batch)} finite logits from {self.name!r}, got shape "
                 f"{logits.shape} or values that are not finite; do not use this bundle"
             )
         return logits
+
+
+def _not_run(bundle: Bundle, error: Exception) -> BundleError:
+    first = (str(error).splitlines() or [type(error).__name__])[0]
+    return BundleError(
+        f"expected a network that ONNX Runtime runs in {str(bundle.onnx)!r}, got: {first}; "
+        "export the bundle again"
+    )
 
 
 def processor_count() -> int:

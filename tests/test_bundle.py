@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bonaface.bundle import SCHEMA_VERSION, load_bundle, model_card, sha256
+from bonaface.errors import BundleError
+from tiny import make_card
+
+Make = Callable[..., Path]
+
+
+def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    path = folder / "card.json"
+    value = json.loads(path.read_text())
+    change(value)
+    path.write_text(json.dumps(value))
+
+
+def test_what_was_written_is_read(make_bundle: Make) -> None:
+    folder = make_bundle()
+    bundle = load_bundle(folder)
+    written = make_card().model_dump(mode="json", exclude={"files"})
+    assert bundle.card.model_dump(mode="json", exclude={"files"}) == written
+    assert bundle.card.files == {"model.onnx": sha256(folder / "model.onnx")}
+    assert bundle.calibration.slope == 0.5
+    assert bundle.preprocess.size == 16
+    assert bundle.operating_point("fake_above").threshold == 0.7
+
+
+def test_model_onnx_and_the_card_are_enough(make_bundle: Make) -> None:
+    folder = make_bundle()
+    (folder / "README.md").unlink()
+    assert not (folder / "model.safetensors").exists()
+    load_bundle(folder)
+
+
+def test_a_tampered_network_is_refused(make_bundle: Make) -> None:
+    folder = make_bundle()
+    data = bytearray((folder / "model.onnx").read_bytes())
+    data[len(data) // 2] ^= 1
+    (folder / "model.onnx").write_bytes(data)
+    with pytest.raises(BundleError, match="SHA-256"):
+        load_bundle(folder)
+
+
+@pytest.mark.parametrize("version", [SCHEMA_VERSION + 1, 0, None, "1", [1]])
+def test_other_schemas_are_refused(make_bundle: Make, version: object) -> None:
+    folder = make_bundle()
+    edit(folder, lambda card: card.update(schema_version=version))
+    with pytest.raises(BundleError, match="schema version"):
+        load_bundle(folder)
+
+
+def test_a_folder_without_a_card_is_no_bundle(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "absent"):
+        with pytest.raises(BundleError, match="expected a bundle"):
+            load_bundle(folder)
+
+
+def test_a_missing_network_is_named(make_bundle: Make) -> None:
+    folder = make_bundle()
+    (folder / "model.onnx").unlink()
+    with pytest.raises(BundleError, match=r"model\.onnx"):
+        load_bundle(folder)
+
+
+@pytest.mark.parametrize("name", ["../secret", "/etc/hostname", "sub/model.onnx", ""])
+def test_the_card_names_no_files_elsewhere(make_bundle: Make, name: str) -> None:
+    folder = make_bundle()
+    edit(folder, lambda card: card["files"].update({name: "0" * 64}))
+    with pytest.raises(BundleError, match="file names"):
+        load_bundle(folder)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda card: card["files"].clear(),
+        lambda card: card.update(labels={"real": 1, "fake": 0}),
+        lambda card: card["preprocess"].update(resampling="nearest"),
+        lambda card: card["preprocess"].update(size=100_000),
+        lambda card: card["calibration"].update(slope=float("nan")),
+        lambda card: card["calibration"].update(slope="steep"),
+        lambda card: card["operating_points"]["balanced"].update(threshold=float("inf")),
+        lambda card: card["operating_points"].pop("real_below"),
+        lambda card: card.pop("calibration"),
+        lambda card: card.update(surprise=1),
+    ],
+)
+def test_damaged_cards_are_refused_in_one_line(
+    make_bundle: Make, change: Callable[[dict[str, Any]], object]
+) -> None:
+    folder = make_bundle()
+    edit(folder, change)
+    with pytest.raises(BundleError, match="expected") as caught:
+        load_bundle(folder)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", "{", "[" * 100_000, '"\\ud800"', "\x00"])
+def test_files_that_are_no_cards_are_refused(make_bundle: Make, text: str) -> None:
+    folder = make_bundle()
+    (folder / "card.json").write_text(text)
+    with pytest.raises(BundleError):
+        load_bundle(folder)
+
+
+def test_bytes_that_are_no_text_are_refused(make_bundle: Make) -> None:
+    folder = make_bundle()
+    (folder / "card.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(BundleError):
+        load_bundle(folder)
+
+
+def test_an_unknown_operating_point_lists_the_choices(make_bundle: Make) -> None:
+    with pytest.raises(BundleError, match="balanced, fake_above, real_below"):
+        load_bundle(make_bundle()).operating_point("strict")
+
+
+def test_the_model_card_shows_intervals_and_reasons() -> None:
+    text = model_card(make_card())
+    assert text.startswith("---\nlibrary_name: bonaface\n")
+    assert "| auc | 0.9000 [0.8500, 0.9400] (n = 110) |" in text
+    assert "| eer | no fakes |" in text
+    assert "| train | 100 | 90 |" in text
+    assert "seed 7" in text
