@@ -177,7 +177,7 @@ def _decode(data: bytes, limits: ImageLimits, name: str | None) -> Image:
         raise ImageError("not enough memory to decode it", name) from error
     # Pillow raises nearly anything on hostile bytes: SyntaxError, struct.error, zlib.error, ...
     except Exception as error:
-        raise ImageError(_damage(error), name) from error
+        raise ImageError(_damage(error, kind), name) from error
     return Image(pixels, kind, tuple(notes))
 
 
@@ -360,9 +360,11 @@ def _turned(image: Any, rgb: Any, notes: list[str]) -> Any:
     return rgb if turn is None else rgb.transpose(turn)
 
 
-def _damage(error: Exception) -> str:
+def _damage(error: Exception, kind: str) -> str:
+    """A reason that can be counted; Pillow's own words stay in the exception's cause."""
     text = str(error).lower()
     if isinstance(error, EOFError) or "truncat" in text or "unexpected end" in text:
         return "truncated"
-    detail = " ".join(str(error).split())[:80]
-    return f"damaged ({detail})" if detail.isprintable() and detail else "damaged"
+    if any(words in text for words in ("unknown pixel mode", "unsupported", "not yet supported")):
+        return f"a kind of {kind} that is not read; save it as 8-bit RGB"
+    return "damaged"

@@ -1,0 +1,582 @@
+"""Reading images: every format, mode and metadata, the limits, and hostile bytes."""
+
+import io
+import os
+import socket
+import struct
+import sys
+import threading
+import time
+import tracemalloc
+import warnings
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+
+import cv2
+import numpy as np
+import PIL.Image
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import ImageCms, ImageFile
+
+from bonaface.errors import BonafaceError, ImageError
+from bonaface.images import DEFAULT_LIMITS, FORMATS, ImageLimits, read_image
+
+TINY = ImageLimits(min_side=1)
+LOSSLESS = {"PNG": {}, "WebP": {"lossless": True}, "BMP": {}, "TIFF": {}}
+
+
+def picture(height=24, width=40, seed=0):
+    """Smooth enough for lossy formats, different in every corner."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def encode(image, kind, **options):
+    if isinstance(image, np.ndarray):
+        image = PIL.Image.fromarray(image)
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def reason(source, limits=DEFAULT_LIMITS):
+    with pytest.raises(ImageError) as caught:
+        read_image(source, limits)
+    return caught.value.reason
+
+
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(width, height, *, depth=8, colour=2, rows=b"", before=b""):
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    body = chunk(b"IDAT", zlib.compress(rows))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + before + body + chunk(b"IEND", b"")
+
+
+# -- formats --
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_every_format_is_told_by_content_and_comes_out_alike(kind, tmp_path):
+    pixels = picture()
+    options = LOSSLESS.get(kind, {"quality": 95})
+    path = tmp_path / "misnamed.txt"
+    path.write_bytes(encode(pixels, kind, **options))
+    image = read_image(path)
+    assert image.format == kind
+    assert image.notes == ()
+    assert image.pixels.dtype == np.uint8
+    assert image.pixels.shape == (24, 40, 3)
+    assert image.pixels.flags.c_contiguous
+    assert image.pixels.flags.writeable
+    error = np.abs(image.pixels.astype(int) - pixels)
+    assert error.max() == 0 if kind in LOSSLESS else error.mean() < 4
+    assert np.array_equal(read_image(path.read_bytes()).pixels, image.pixels)
+
+
+def test_jpeg_agrees_with_opencv():
+    data = encode(picture(64, 48), "JPEG", quality=90)
+    theirs = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    assert np.abs(read_image(data).pixels.astype(int) - theirs).max() <= 3
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        (encode(picture(), "GIF"), "GIF"),
+        (encode(picture(), "JPEG2000"), "JPEG 2000"),
+        (encode(picture(), "ICO", sizes=[(16, 16)]), "ICO"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 40, "HEIC"),
+        (b"\0\0\0\x18ftypisom\0\0\0\0isommp41" + b"\0" * 40, "MP4 or QuickTime video"),
+        (b"%PDF-1.7\n", "PDF"),
+    ],
+)
+def test_other_formats_are_named_and_refused(data, name):
+    assert reason(data) == f"{name} is not read; expected one of {', '.join(FORMATS)}"
+
+
+@pytest.mark.parametrize("data", [b"hello", b"\0" * 64, b"\xff\xd8", b"<html>", b"BM"])
+def test_what_is_no_image_says_so(data):
+    assert reason(data) == "not an image"
+
+
+def test_empty():
+    assert reason(b"") == "empty file"
+
+
+# -- modes --
+
+
+def test_grey_and_one_bit():
+    grey = picture()[..., 0]
+    assert np.array_equal(read_image(encode(grey, "PNG")).pixels, np.dstack([grey] * 3))
+    bits = PIL.Image.fromarray(np.where(grey > 128, 255, 0).astype(np.uint8)).convert("1")
+    expected = np.dstack([np.where(grey > 128, 255, 0)] * 3)
+    for kind in ("PNG", "TIFF", "BMP"):
+        assert np.array_equal(read_image(encode(bits, kind)).pixels, expected)
+
+
+def test_palette_with_and_without_transparency():
+    index = PIL.Image.fromarray(np.repeat(np.arange(3, dtype=np.uint8), 16)[None].repeat(16, 0))
+    index.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
+    opaque = read_image(encode(index, "PNG")).pixels
+    assert opaque[0, [0, 16, 32]].tolist() == [[255, 0, 0], [0, 255, 0], [0, 0, 255]]
+    image = read_image(encode(index, "PNG", transparency=bytes([0, 255, 128])))
+    assert image.pixels[0, 0].tolist() == [128, 128, 128]
+    assert image.pixels[0, 16].tolist() == [0, 255, 0]
+    assert np.abs(image.pixels[0, 32].astype(int) - [64, 64, 191]).max() <= 1
+    assert image.notes == ("transparency composited over grey",)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WebP", "TIFF"])
+def test_alpha_is_composited_over_grey(kind):
+    colour = picture()
+    alpha = picture(seed=1)[..., 0]
+    image = read_image(encode(np.dstack([colour, alpha]), kind, **LOSSLESS[kind]))
+    share = alpha[..., None] / 255
+    expected = colour * share + 128 * (1 - share)
+    seen = alpha > 0  # WebP may change colours under full transparency
+    assert np.abs(image.pixels - expected)[seen].max() <= 1.01
+    assert image.notes == ("transparency composited over grey",)
+
+
+def test_grey_with_alpha_and_opaque_alpha():
+    grey = picture()[..., 0]
+    half = PIL.Image.merge("LA", [PIL.Image.fromarray(grey), PIL.Image.new("L", (40, 24), 0)])
+    assert (read_image(encode(half, "PNG")).pixels == 128).all()
+    opaque = read_image(encode(PIL.Image.fromarray(picture()).convert("RGBA"), "PNG"))
+    assert np.array_equal(opaque.pixels, picture())
+    assert opaque.notes == ()
+
+
+def test_transparent_colour_of_a_png_without_alpha():
+    pixels = np.full((16, 16, 3), 200, np.uint8)
+    pixels[:, :8] = (10, 20, 30)
+    image = read_image(encode(pixels, "PNG", transparency=(10, 20, 30)))
+    assert image.pixels[0, 0].tolist() == [128] * 3
+    assert image.pixels[0, 15].tolist() == [200] * 3
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_16_bit_grey_is_scaled_not_clipped(kind):
+    values = np.linspace(0, 65535, 32 * 32).astype(np.uint16).reshape(32, 32)
+    data = cv2.imencode("." + kind.lower(), values)[1].tobytes()
+    image = read_image(data)
+    assert np.array_equal(image.pixels[..., 1], np.round(values / 257).astype(np.uint8))
+    assert image.notes == ("16-bit grey scaled to 8 bits",)
+
+
+def test_16_bit_colour_png():
+    values = (picture(32, 32).astype(np.uint16) * 257) ^ 0x0055
+    data = cv2.imencode(".png", values[..., ::-1])[1].tobytes()
+    assert np.abs(read_image(data).pixels - values / 257).max() <= 1
+
+
+def tiff(order, photometric=1, extra=()):
+    """A 16 x 16 TIFF of 16-bit grey, written by hand, and its values."""
+    values = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)
+    body = values.astype(order + "u2").tobytes()
+    tags = [(256, 16), (257, 16), (258, 16), (259, 1), (262, photometric), (273, 8)]
+    tags += [(277, 1), (278, 16), (279, len(body)), *extra]
+    ifd = struct.pack(order + "H", len(tags))
+    for tag, value in tags:
+        ifd += struct.pack(order + "HHII", tag, 4, 1, value)
+    head = (b"MM" if order == ">" else b"II") + struct.pack(order + "HI", 42, 8 + len(body))
+    return head + body + ifd + b"\0\0\0\0", values
+
+
+@pytest.mark.parametrize(("order", "photometric"), [(">", 1), ("<", 1), ("<", 0)])
+def test_big_endian_and_white_is_zero_tiff(order, photometric):
+    data, values = tiff(order, photometric)
+    expected = np.round(values / 257)
+    expected = 255 - expected if photometric == 0 else expected
+    assert np.array_equal(read_image(data).pixels[..., 0], expected)
+
+
+def test_camera_raw_is_refused():
+    assert reason(tiff("<", extra=[(50706, 0x00000401)])[0]).startswith("camera raw (DNG) is not")
+
+
+def test_integers_beyond_16_bits_and_floats_are_refused():
+    wide = PIL.Image.fromarray(np.full((16, 16), 100_000, np.int32))
+    assert reason(encode(wide, "TIFF")).startswith("pixel values beyond 16 bits")
+    negative = PIL.Image.fromarray(np.full((16, 16), -1, np.int32))
+    assert reason(encode(negative, "TIFF")).startswith("pixel values beyond 16 bits")
+    floats = PIL.Image.fromarray(np.zeros((16, 16), np.float32))
+    assert reason(encode(floats, "TIFF")) == "F pixels are not read; save it as 8-bit RGB"
+
+
+def test_cmyk_plain_and_adobe_inverted():
+    cmyk = PIL.Image.new("CMYK", (32, 32), (0, 255, 255, 0))  # red
+    for kind in ("JPEG", "TIFF"):  # Pillow, like Photoshop, writes CMYK JPEG inverted
+        image = read_image(encode(cmyk, kind))
+        assert np.abs(image.pixels[5, 5].astype(int) - [255, 0, 0]).max() <= 6
+        assert image.notes == ("CMYK converted to RGB",)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WebP", "AVIF"])
+def test_animations_give_their_first_frame(kind):
+    first = PIL.Image.new("RGB", (32, 32), (200, 30, 30))
+    others = [PIL.Image.new("RGB", (32, 32), (30, 30, 200 - 90 * i)) for i in range(2)]
+    image = read_image(encode(first, kind, save_all=True, append_images=others, duration=50))
+    assert np.abs(image.pixels[16, 16].astype(int) - [200, 30, 30]).max() <= 8
+    assert image.notes == ("animated: first of 3 frames",)
+
+
+def test_tiff_with_pages():
+    pages = [PIL.Image.new("RGB", (32, 32), (0, 0, 255)) for _ in range(3)]
+    image = read_image(encode(picture(), "TIFF", save_all=True, append_images=pages))
+    assert np.array_equal(image.pixels, picture())
+    assert image.notes == ("several pages: the first is used",)
+
+
+# -- EXIF turn and colour profile --
+
+UPRIGHT = {  # what a camera that writes this orientation has stored, from the upright picture
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.transpose(1, 0, 2),
+    6: lambda a: np.rot90(a, 1),
+    7: lambda a: a[::-1, ::-1].transpose(1, 0, 2),
+    8: lambda a: np.rot90(a, -1),
+}
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+@pytest.mark.parametrize("kind", ["PNG", "WebP", "TIFF", "JPEG", "AVIF"])
+def test_exif_turn(kind, turn):
+    exif = PIL.Image.Exif()
+    exif[0x0112] = turn
+    stored = np.ascontiguousarray(UPRIGHT[turn](picture()))
+    data = encode(stored, kind, exif=exif, **LOSSLESS.get(kind, {"quality": 95}))
+    image = read_image(data)
+    assert image.pixels.shape == (24, 40, 3)
+    assert image.pixels.flags.c_contiguous
+    assert np.abs(image.pixels.astype(int) - picture()).mean() < (0.1 if kind in LOSSLESS else 4)
+
+
+@pytest.mark.parametrize("junk", [b"Exif\0\0junk", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0"])
+def test_damaged_exif_does_not_cost_the_picture(junk):
+    data = encode(picture(), "JPEG", quality=95)
+    data = data[:2] + b"\xff\xe1" + struct.pack(">H", len(junk) + 2) + junk + data[2:]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert read_image(data).pixels.shape == (24, 40, 3)
+
+
+def icc_profile(gamma=None, space=b"RGB ", primaries="srgb"):
+    """A minimal ICC v2 matrix (or grey) profile with one gamma, written by hand."""
+    xyz = {
+        "srgb": [(0.4361, 0.2225, 0.0139), (0.3851, 0.7169, 0.0971), (0.1431, 0.0606, 0.7141)],
+        "gbr": [(0.3851, 0.7169, 0.0971), (0.1431, 0.0606, 0.7141), (0.4361, 0.2225, 0.0139)],
+    }[primaries]
+
+    def s15(value):
+        return struct.pack(">i", round(value * 65536))
+
+    curve = b"curv\0\0\0\0" + struct.pack(">IH", 1, round(gamma * 256)) + b"\0\0"
+    tags = {b"wtpt": b"XYZ \0\0\0\0" + b"".join(map(s15, (0.9642, 1.0, 0.8249)))}
+    text = b"desc\0\0\0\0" + struct.pack(">I", 5) + b"test\0" + b"\0" * 78
+    tags |= {b"desc": text + b"\0" * (-len(text) % 4), b"cprt": b"text\0\0\0\0none\0\0\0\0"}
+    if space == b"GRAY":
+        tags[b"kTRC"] = curve
+    else:
+        for name, column in zip((b"r", b"g", b"b"), xyz, strict=True):
+            tags[name + b"XYZ"] = b"XYZ \0\0\0\0" + b"".join(map(s15, column))
+            tags[name + b"TRC"] = curve
+    at = 128 + 4 + 12 * len(tags)
+    table, body = struct.pack(">I", len(tags)), b""
+    for name, data in tags.items():
+        table += struct.pack(">4sII", name, at + len(body), len(data))
+        body += data
+    head = struct.pack(">I4sI4s4s4s", at + len(body), b"lcms", 0x02100000, b"mntr", space, b"XYZ ")
+    head += b"\0" * 12 + b"acsp" + b"\0" * 28 + b"".join(map(s15, (0.9642, 1.0, 0.8249)))
+    return head.ljust(128, b"\0") + table + body
+
+
+def srgb_encode(linear):
+    return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WebP", "TIFF"])
+def test_profile_is_converted_to_srgb(kind):
+    options = {**LOSSLESS[kind], "icc_profile": icc_profile(gamma=1.0)}
+    image = read_image(encode(picture(), kind, **options))
+    expected = 255 * srgb_encode(picture() / 255)
+    assert np.abs(image.pixels - expected).max() <= 2
+    assert image.notes == ("colour profile converted to sRGB",)
+
+
+def test_profile_with_other_primaries():
+    profile = icc_profile(gamma=2.2, primaries="gbr")  # its red is our green, ...
+    image = read_image(encode(picture(), "PNG", icc_profile=profile))
+    linear = (picture() / 255) ** 2.2
+    assert np.abs(image.pixels - 255 * srgb_encode(linear[..., [2, 0, 1]])).max() <= 3
+
+
+def test_profile_on_grey_alpha_and_palette():
+    profile = icc_profile(gamma=1.0)
+    grey = picture()[..., 0]
+    expected = 255 * srgb_encode(grey / 255)
+    for icc in (icc_profile(gamma=1.0, space=b"GRAY"), profile):
+        image = read_image(encode(grey, "PNG", icc_profile=icc))
+        assert np.abs(image.pixels[..., 0] - expected).max() <= 2
+    clear = np.dstack([picture(), np.zeros((24, 40), np.uint8)])
+    assert (read_image(encode(clear, "PNG", icc_profile=profile)).pixels == 128).all()
+    index = PIL.Image.new("P", (16, 16), 0)
+    index.putpalette([50, 50, 50])
+    assert abs(int(read_image(encode(index, "PNG", icc_profile=profile)).pixels[0, 0, 0]) - 122) < 3
+
+
+def test_srgb_profile_changes_nothing():
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    image = read_image(encode(picture(), "PNG", icc_profile=profile))
+    assert np.array_equal(image.pixels, picture())
+    assert image.notes == ()
+
+
+@pytest.mark.parametrize(
+    "profile",
+    [b"junk", b"\0" * 200, icc_profile(gamma=1.0)[:150], icc_profile(gamma=1, space=b"GRAY")],
+)
+def test_broken_or_unfit_profile_is_ignored_and_noted(profile):
+    image = read_image(encode(picture(), "PNG", icc_profile=profile))
+    assert np.array_equal(image.pixels, picture())
+    assert image.notes == ("broken colour profile ignored",)
+
+
+# -- limits --
+
+
+def test_decompression_bomb_is_refused_fast_and_small():
+    bomb = png(30_000, 30_000, rows=b"\0" * 1000)
+    tracemalloc.start()
+    start = time.perf_counter()
+    try:
+        assert reason(bomb) == "more than 120 megapixels (30000 x 30000)"
+        assert tracemalloc.get_traced_memory()[1] < 2**21
+    finally:
+        tracemalloc.stop()
+    assert time.perf_counter() - start < 1
+
+
+def webp_canvas(width, height):
+    extended = b"\0" * 4 + (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+    body = b"WEBPVP8X" + struct.pack("<I", 10) + extended + b"VP8 " + struct.pack("<I", 0)
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        webp_canvas(16_000, 16_000),
+        encode(picture(), "BMP")[:18]
+        + struct.pack("<iiHHI", 30_000, 30_000, 1, 24, 0)
+        + b"\0" * 40,
+        png(16_000, 8_000),
+    ],
+)
+def test_bombs_of_other_formats(data):
+    assert reason(data).startswith("more than 120 megapixels")
+
+
+def test_tiff_with_a_huge_tile():
+    data, _ = tiff("<", extra=[(322, 60_000), (323, 60_000)])
+    assert reason(data) == "more than 120 megapixels (60000 x 60000)"
+
+
+def test_a_50_megapixel_photo_passes_and_pillow_does_not_warn_at_100():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        data = encode(PIL.Image.new("L", (8660, 5774), 90), "JPEG")
+        assert read_image(data).pixels.shape == (5774, 8660, 3)
+        wide = encode(PIL.Image.new("1", (10_000, 10_000)), "PNG")
+        assert reason(wide, ImageLimits(max_pixels=99_999_999)).startswith("more than 100 mega")
+
+
+def test_limits_at_their_edges():
+    data = encode(picture(24, 40), "PNG")
+    ok = ImageLimits(max_bytes=len(data), max_pixels=24 * 40, min_side=24)
+    assert read_image(data, ok).pixels.shape == (24, 40, 3)
+    assert reason(data, ImageLimits(max_pixels=959)).endswith("(40 x 24)")
+    assert reason(data, ImageLimits(min_side=25)) == "smaller than 25 px (40 x 24)"
+    assert reason(data, ImageLimits(max_bytes=len(data) - 1)).startswith("larger than ")
+
+
+def test_file_over_the_limit_is_not_read(tmp_path):
+    path = tmp_path / "sparse.jpg"
+    with path.open("wb") as file:
+        file.truncate(2**31)
+    start = time.perf_counter()
+    assert reason(path) == "larger than 64 MiB (2048 MiB)"
+    assert time.perf_counter() - start < 1
+
+
+def test_pillow_is_left_as_it_was():
+    before = (PIL.Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES, warnings.filters[:])
+    read_image(encode(picture(), "JPEG"))
+    reason(png(30_000, 30_000))
+    assert before == (
+        PIL.Image.MAX_IMAGE_PIXELS,
+        ImageFile.LOAD_TRUNCATED_IMAGES,
+        warnings.filters[:],
+    )
+
+
+# -- files that are not files --
+
+
+def test_what_is_not_there_or_not_a_file(tmp_path):
+    assert reason(tmp_path / "none.jpg") == "no such file"
+    assert reason(tmp_path) == "a folder, not a file"
+    (tmp_path / "empty.jpg").touch()
+    assert reason(tmp_path / "empty.jpg") == "empty file"
+    assert reason(tmp_path / "empty.jpg" / "x") == "no such file"
+    assert reason(tmp_path / ("x" * 300)).startswith("cannot be read (")
+    assert reason(tmp_path / "a\0b") == "not a valid file name"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX files")
+def test_links_pipes_sockets_and_devices(tmp_path):
+    (tmp_path / "real.png").write_bytes(encode(picture(), "PNG"))
+    (tmp_path / "link.png").symlink_to("real.png")
+    assert np.array_equal(read_image(tmp_path / "link.png").pixels, picture())
+    (tmp_path / "lost.png").symlink_to("gone.png")
+    assert reason(tmp_path / "lost.png") == "broken link"
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    assert reason(tmp_path / "loop.png") == "a link that leads back to itself"
+    (tmp_path / "zero.png").symlink_to("/dev/zero")
+    assert reason(tmp_path / "zero.png") == "not a regular file"
+    os.mkfifo(tmp_path / "pipe.png")
+    assert reason(tmp_path / "pipe.png") == "not a regular file"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "s"))
+        assert reason(tmp_path / "s") == "not a regular file"
+
+
+def test_no_permission(tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    path.write_bytes(encode(picture(), "PNG"))
+
+    def refuse(*_args, **_kwargs):  # the tests may run as root, whom no mode stops
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "open", refuse)
+    assert reason(path) == "no permission to read it"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="bytes as file names")
+def test_message_names_the_file_printably(tmp_path):
+    path = tmp_path / os.fsdecode(b"caf\xe9.jpg")
+    with pytest.raises(ImageError) as caught:
+        read_image(path)
+    assert str(caught.value).endswith("caf\\xe9.jpg: no such file")
+    assert isinstance(caught.value, BonafaceError)
+
+
+# -- damage --
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_truncated_files_are_refused(kind):
+    data = encode(picture(64, 64), kind)
+    for share in (0.3, 0.5, 0.8, 0.97):
+        assert reason(data[: int(len(data) * share)]) in ("truncated", "damaged")
+    assert reason(data[: len(data) // 2]) == "truncated"
+
+
+def test_bytes_after_the_end_do_no_harm():
+    for kind in ("JPEG", "PNG", "WebP"):
+        data = encode(picture(), kind)
+        assert np.array_equal(read_image(data + b"trailing bytes").pixels, read_image(data).pixels)
+
+
+def test_wrong_checksum_is_damage():
+    data = bytearray(encode(picture(), "PNG"))
+    data[20] ^= 1
+    assert reason(bytes(data)) == "damaged"
+
+
+def test_lack_of_memory_is_a_reason(monkeypatch):
+    def lack(_self):
+        raise MemoryError
+
+    data = encode(picture(), "PNG")
+    monkeypatch.setattr(PIL.Image.Image, "load", lack)
+    assert reason(data) == "not enough memory to decode it"
+
+
+def seeds():
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6
+    colour = PIL.Image.fromarray(picture(16, 24))
+    other = colour.transpose(PIL.Image.Transpose.ROTATE_180)
+    found = {kind: encode(colour, kind) for kind in FORMATS}
+    for kind in ("JPEG", "PNG", "WebP", "TIFF", "AVIF"):
+        icc = icc_profile(gamma=1.0)
+        found[f"{kind} exif icc"] = encode(colour, kind, exif=exif.tobytes(), icc_profile=icc)
+    for kind in ("PNG", "WebP", "TIFF", "AVIF"):
+        found[f"{kind} alpha"] = encode(colour.convert("RGBA"), kind)
+        found[f"{kind} frames"] = encode(colour, kind, save_all=True, append_images=[other])
+    for mode in ("P", "1", "L", "LA"):
+        found[f"PNG {mode}"] = encode(colour.convert(mode), "PNG")
+    wide = picture(16, 24)[..., 0].astype(np.uint16) * 257
+    found["PNG 16"] = cv2.imencode(".png", wide)[1].tobytes()
+    found["JPEG CMYK"] = encode(colour.convert("CMYK"), "JPEG")
+    found["JPEG progressive"] = encode(colour, "JPEG", progressive=True)
+    found["BMP P"] = encode(colour.convert("P"), "BMP")
+    return found
+
+
+SEEDS = seeds()
+
+
+@pytest.mark.filterwarnings("ignore")
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data())
+def test_hostile_bytes_give_an_image_or_an_image_error(data):
+    raw = bytearray(SEEDS[data.draw(st.sampled_from(sorted(SEEDS)))])
+    for _ in range(data.draw(st.integers(1, 6))):
+        limit = data.draw(st.sampled_from([min(64, len(raw)), min(200, len(raw)), len(raw)]))
+        raw[data.draw(st.integers(0, limit - 1))] = data.draw(st.integers(0, 255))
+    if data.draw(st.booleans()):
+        del raw[data.draw(st.integers(0, len(raw))) :]
+    try:
+        image = read_image(bytes(raw), ImageLimits(min_side=1, max_pixels=2**20))
+    except ImageError:
+        return
+    assert image.pixels.dtype == np.uint8
+    assert image.pixels.ndim == 3
+    assert image.pixels.shape[2] == 3
+    assert min(image.pixels.shape) >= 1
+    assert image.pixels.flags.c_contiguous
+    assert image.pixels.flags.writeable
+
+
+@given(raw=st.binary(max_size=200), head=st.sampled_from([b"", b"BM", b"II*\0", b"\xff\xd8\xff"]))
+@settings(max_examples=150, deadline=None)
+@pytest.mark.filterwarnings("ignore")
+def test_any_bytes_give_an_image_error(raw, head):
+    reason(head + raw)
+
+
+def test_threads_see_the_same_pixels():
+    profile = icc_profile(gamma=1.0)
+    data = encode(picture(200, 300), "PNG", icc_profile=profile)
+    expected = read_image(data).pixels
+    barrier = threading.Barrier(4)
+
+    def read(_):
+        barrier.wait()
+        return [read_image(data).pixels for _ in range(10)]
+
+    with ThreadPoolExecutor(4) as pool:
+        for results in pool.map(read, range(4)):
+            assert all(np.array_equal(pixels, expected) for pixels in results)
