@@ -71,7 +71,8 @@ class ImageLimits:
 
     Attributes:
         max_bytes: size of the file.
-        max_pixels: width times height. At the default, decoding needs up to about 1 GB of memory.
+        max_pixels: width times height. At the default, decoding takes up to about 1.2 GB of memory
+            for a JPEG and 2.7 GB for a WebP with transparency.
         min_side: the shorter side, in pixels.
     """
 
@@ -290,7 +291,7 @@ def _eight_bits(image: Any, notes: list[str]) -> Any:
     tags = getattr(image, "tag_v2", {})
     bits = tags.get(_BITS, (16,))[0] if tags else 16
     top = 2 ** min(bits, 16) - 1
-    values = np.asarray(image).astype(np.int64)
+    values = np.asarray(image).astype(np.int32)
     if values.min() < 0 or values.max() > top:
         raise ImageError("pixel values beyond 16 bits are not read; save it as 8-bit RGB")
     if tags.get(_PHOTOMETRIC) == 0:  # white is zero
