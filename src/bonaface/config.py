@@ -1,4 +1,4 @@
-"""Settings of a command: frozen, checked, read from and written to TOML; unknown keys are errors."""
+"""Settings of a command: frozen, checked, from and to TOML; unknown keys are errors."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from bonaface.errors import ConfigError
 
 
 class Config(BaseModel):
-    """Base of all settings."""
+    """Base of all settings; a value of another type is refused, not converted."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, protected_namespaces=())
 
     @classmethod
     def read(cls, path: Path | None = None, **overrides: Any) -> Self:
