@@ -86,8 +86,10 @@ def corrupt(image: Pixels, name: str, severity: int, rng: np.random.Generator) -
         ConfigError: no corruption has that name, or the severity is not 1 to 5.
     """
     if name not in CORRUPTIONS:
-        raise ConfigError(f"expected one of {', '.join(CORRUPTIONS)}, got {name!r}; name one of them")
-    if not 1 <= severity <= 5:
+        raise ConfigError(
+            f"expected one of {', '.join(CORRUPTIONS)}, got {name!r}; name one of them"
+        )
+    if severity not in range(1, 6):
         raise ConfigError(f"expected a severity from 1 to 5, got {severity}; choose one of these")
     return CORRUPTIONS[name](image, severity, rng)
 
