@@ -26,21 +26,25 @@ def flip(image: Pixels, rng: np.random.Generator) -> Pixels:
 
 
 def standard(image: Pixels, rng: np.random.Generator) -> Pixels:
-    """Mirror, turn by up to 8 degrees, zoom by up to 12 %, shift by up to 6 %, change the light.
+    """Mirror half of the crops; move half of them; change the light of about half.
 
-    Geometry is resampled once. Nothing here re-saves or blurs: the traces that tell a forgery
-    stay as they are.
+    A move turns by up to 8 degrees, zooms by up to 12 % and shifts by up to 6 %, resampled once.
+    Nothing here re-saves or blurs: the traces that tell a forgery stay as they are.
     """
     image = flip(image, rng)
-    size = image.shape[0]
+    height, width = image.shape[:2]
     turn = cv2.getRotationMatrix2D(
-        ((size - 1) / 2, (size - 1) / 2), rng.uniform(-8, 8), rng.uniform(1, 1.12)
+        ((width - 1) / 2, (height - 1) / 2), rng.uniform(-8, 8), rng.uniform(1, 1.12)
     )
-    turn[:, 2] += rng.uniform(-0.06, 0.06, 2) * size
+    turn[:, 2] += rng.uniform(-0.06, 0.06, 2) * (width, height)
     if rng.random() < 0.5:
         image = np.asarray(
             cv2.warpAffine(
-                image, turn, (size, size), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101
+                image,
+                turn,
+                (width, height),
+                flags=cv2.INTER_CUBIC,
+                borderMode=cv2.BORDER_REFLECT_101,
             ),
             np.uint8,
         )
