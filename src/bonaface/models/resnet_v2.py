@@ -86,6 +86,8 @@ class ResNet50V2(nn.Module):
 def load_imagenet(model: ResNet50V2, path: Path) -> dict[str, list[str]]:
     """Fill the model from a safetensors file in Gluon's names, as far as the file goes.
 
+    What belongs to stages that the model was cut before, and the 1000 classes, is passed over.
+
     Returns:
         ``loaded`` and ``fresh``: names of the model's tensors that came from the file, or not.
 
@@ -103,10 +105,12 @@ def load_imagenet(model: ResNet50V2, path: Path) -> dict[str, list[str]]:
     mapped: dict[str, torch.Tensor] = {}
     foreign = []
     for name, tensor in found.items():
-        target = _target(name, len(DEPTHS))
-        if target is None:
+        if _left_out(name, len(model.stages)):
+            continue
+        target = _target(name)
+        if target not in own:
             foreign.append(name)
-        elif target in own:
+        else:
             if own[target].shape != tensor.shape:
                 raise ConfigError(
                     f"expected shape {tuple(own[target].shape)} for {name!r} in {str(path)!r}, "
@@ -135,18 +139,29 @@ _NAME = re.compile(
 )
 
 
-def _target(name: str, stages: int) -> str | None:
+_CLASSES = {"dense0_weight", "dense0_bias"}
+
+
+def _left_out(name: str, stages: int) -> bool:
+    """Whether a tensor of the whole network has no place in one cut after some stages."""
+    match = _NAME.fullmatch(name)
+    if match is None:
+        return name in _CLASSES
+    if match[1] is None:
+        # The last batch norm is as wide as stage 4, and was trained on its output.
+        return stages < len(DEPTHS) and name.startswith("batchnorm2_")
+    return stages < int(match[1]) <= len(DEPTHS)
+
+
+def _target(name: str) -> str | None:
     """Gluon counts convolutions and batch norms through a stage; we count units."""
     match = _NAME.fullmatch(name)
     if match is None:
         return None
     stage, layer, index, kind = match[1], match[2], int(match[3]), _KIND[match[4]]
     if stage is None:
-        known = {"conv": {0: "conv0"}, "batchnorm": {0: "norm0", 1: "norm1", 2: "norm"}}
-        top = known[layer].get(index)
-        return f"{top}.{kind}" if top else None
-    if not 1 <= int(stage) <= stages:
-        return None
+        top = {"conv0": "conv0", "batchnorm0": "norm0", "batchnorm1": "norm1", "batchnorm2": "norm"}
+        return f"{top.get(layer + match[3])}.{kind}"
     if layer == "conv" and index == 3:
         return f"stages.{int(stage) - 1}.0.shortcut.{kind}"
     if layer == "conv" and index > 3:
