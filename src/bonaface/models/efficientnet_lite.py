@@ -9,6 +9,11 @@ from torch import nn
 
 from bonaface.errors import ConfigError
 
+# (pixel - 127) / 128, which its weights were trained with, unlike the rest of the ImageNet zoo
+# (github.com/tensorflow/tpu, models/official/efficientnet/lite: MEAN_RGB, STDDEV_RGB).
+MEAN = (127 / 255,) * 3
+STD = (128 / 255,) * 3
+
 
 class EfficientNetLite0(nn.Module):
     """EfficientNet-Lite0, dropout, one linear layer.

