@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,14 +13,20 @@ def models(
     """List the networks with weights, multiply-adds, file size and licence."""
     import json
 
-    import torch
     from rich.console import Console
     from rich.table import Table
 
     from bonaface.config import TrainConfig
-    from bonaface.models import registry
+    from bonaface.errors import MissingExtraError
 
-    rows = []
+    try:
+        import torch
+
+        from bonaface.models import registry
+    except ImportError as error:
+        raise MissingExtraError("the list of models", "train") from error
+
+    rows: list[dict[str, Any]] = []
     for name, spec in registry.MODELS.items():
         with torch.device("meta"):
             made = registry.create(TrainConfig(model=name))
@@ -54,12 +60,12 @@ def models(
     )
     for row in rows:
         table.add_row(
-            str(row["name"]),
+            row["name"],
             f"{row['size']} px",
             f"{row['parameters'] / 1e6:.1f} M",
             f"{row['multiply_adds'] / 1e9:.2f} G",
             f"{row['file_bytes'] / 1e6:.0f} MB",
-            str(row["pretrained"]),
-            str(row["licence"]),
+            row["pretrained"],
+            row["licence"],
         )
     Console().print(table)

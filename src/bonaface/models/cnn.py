@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import nn
 
@@ -27,7 +29,7 @@ class CNN(nn.Module):
                     nn.ReLU(inplace=True),
                     nn.MaxPool2d(2),
                 )
-                for before, after in zip(channels[:-1], channels[1:], strict=True)
+                for before, after in pairwise(channels)
             )
         )
         side = size // 2 ** len(WIDTHS)

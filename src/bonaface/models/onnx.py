@@ -7,6 +7,7 @@ import copy
 import io
 import logging
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -36,8 +37,8 @@ def export_onnx(module: nn.Module, size: int, path: Path) -> float:
     """
     import onnxruntime as ort
 
-    network = copy.deepcopy(module).to("cpu", torch.float32, memory_format=torch.contiguous_format)
-    network.eval()
+    network = copy.deepcopy(module).to("cpu", torch.float32).eval()
+    network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     example = torch.zeros(2, 3, size, size)
     with atomic_path(path) as temporary:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), _quiet("torch"):
@@ -78,7 +79,7 @@ def export_onnx(module: nn.Module, size: int, path: Path) -> float:
 
 
 @contextlib.contextmanager
-def _quiet(name: str):  # type: ignore[no-untyped-def]  # noqa: ANN202
+def _quiet(name: str) -> Iterator[None]:
     logger = logging.getLogger(name)
     level = logger.level
     logger.setLevel(logging.ERROR)
