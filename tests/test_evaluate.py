@@ -313,3 +313,61 @@ def test_slices_and_generators(tmp_path):
     assert young.figures["accuracy"].value == pytest.approx(right)
     save_evaluation(found, tmp_path / "out")
     assert read_evaluation(tmp_path / "out").to_dict() == found.to_dict()
+
+
+@pytest.fixture
+def run(monkeypatch):
+    """Runs one of the two commands with a scorer in place of a bundle's network."""
+    import typer
+    from typer.testing import CliRunner
+
+    from bonaface import detector
+    from bonaface.cli import compare as contrast
+    from bonaface.cli import evaluate as measure
+
+    monkeypatch.setattr(detector, "load_detector", lambda _: Shade())
+    app = typer.Typer()
+    app.command()(measure.evaluate)
+    app.command()(contrast.compare)
+    return lambda *words: CliRunner().invoke(app, [str(word) for word in words])
+
+
+def test_command_writes_beside_the_bundle(run, data, tmp_path):
+    bundle = tmp_path / "bundle"
+    bundle.mkdir()
+    done = run("evaluate", bundle, data, "--limit", 30)
+    assert done.exit_code == 0, done.output
+    folder = bundle / "evaluations/faces-test"
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "evaluation.json", "report.html", "scores.csv",
+    ]  # fmt: skip
+    found = read_evaluation(folder)
+    assert f"{found.figures['auc'].value:.4f}" in done.stdout
+    assert "note: Only 30 of the split's 50" in done.stdout
+    assert str(folder / "report.html") in done.stdout
+
+
+def test_command_lists_what_it_could_not_read(run, data, tmp_path):
+    (data / "test/fake/bro\x1bken.jpg").write_bytes(b"x")
+    done = run("evaluate", tmp_path, data, "--out", tmp_path / "out", "--images")
+    assert done.exit_code == 3
+    assert "bro\\x1bken.jpg" in done.stderr
+    assert "\x1b" not in done.stdout + done.stderr
+    assert "data:image/jpeg" in (tmp_path / "out/report.html").read_text()
+
+
+def test_commands_compare_two_evaluations_of_one_detector(run, data, tmp_path):
+    for name, point in (("a", "balanced"), ("b", "fake_above")):
+        words = ("--out", tmp_path / name, "--operating-point", point)
+        assert run("evaluate", tmp_path, data, *words).exit_code == 0
+    done = run("compare", tmp_path / "a", tmp_path / "b", "--out", tmp_path / "c")
+    assert done.exit_code == 0, done.output
+    assert sorted(p.name for p in (tmp_path / "c").iterdir()) == [
+        "comparison.html", "comparison.json", "comparison.md",
+    ]  # fmt: skip
+    value = json.loads((tmp_path / "c/comparison.json").read_text())
+    assert [c["name"] for c in value["contenders"]] == [
+        f"shade ({tmp_path / 'a'})",
+        f"shade ({tmp_path / 'b'})",
+    ]
+    assert [c["threshold"] for c in value["contenders"]] == [0.5, 0.8]
