@@ -127,11 +127,11 @@ def forge_drawn(face: DrawnFace, rng: np.random.Generator) -> Pixels:
         flags=cv2.INTER_LINEAR,
         borderMode=cv2.BORDER_REFLECT,
     )
-    swapped = _resample(_floats(warped), rng.uniform(1.1, 1.9))
+    swapped = _resample(_floats(warped), rng.uniform(1.0, 1.5))
     target = _floats(face.pixels)
     mask = _swap_mask(face.landmarks, size, rng)
-    swapped = _match_colours(swapped, target, mask, float(rng.uniform(0.6, 0.95)))
-    swapped = swapped + rng.normal(0, 0.02, 3).astype(np.float32)
+    swapped = _match_colours(swapped, target, mask, float(rng.uniform(0.8, 1.0)))
+    swapped = swapped + rng.normal(0, 0.012, 3).astype(np.float32)
     blend = mask[..., None]
     return _to_uint8(target * (1 - blend) + swapped * blend)
 
@@ -174,14 +174,20 @@ def write_drawn_set(
                     (temporary / path).write_bytes(_jpeg(pixels, rng))
                     rows.append(_row(path, label, split, group))
         with (temporary / "metadata.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(rows[0]) if rows else ["path"])
+            writer = csv.DictWriter(file, list(rows[0]) if rows else ["file_name"])
             writer.writeheader()
-            writer.writerows(sorted(rows, key=lambda row: row["path"]))
+            writer.writerows(sorted(rows, key=lambda row: row["file_name"]))
 
 
 def _row(path: str, label: str, split: str, group: str) -> dict[str, str]:
     generator = GENERATOR if label == "fake" else ""
-    made = {"path": path, "label": label, "split": split, "group": group, "generator": generator}
+    made = {
+        "file_name": path,
+        "label": label,
+        "split": split,
+        "group": group,
+        "generator": generator,
+    }
     return made | {"age": "", "gender": "", "race": "", "source": "drawn"}
 
 

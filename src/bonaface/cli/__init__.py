@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from bonaface.cli import detect, doctor, models, train
+from bonaface.cli import compare, demo, detect, doctor, evaluate, models, train
 from bonaface.errors import BonafaceError
 
 _INTERRUPTED = 130
@@ -33,6 +33,15 @@ class _Group(TyperGroup):
             message = " ".join(str(error).split())
             print(f"bonaface: {message}", file=sys.stderr)
             sys.exit(error.exit_code)
+        except ModuleNotFoundError as error:
+            if (error.name or "bonaface").split(".", maxsplit=1)[0] == "bonaface":
+                raise
+            print(
+                f"bonaface: this needs {error.name}, which is not installed; install it with: "
+                "pip install 'bonaface[train]' (see `bonaface doctor`)",
+                file=sys.stderr,
+            )
+            sys.exit(BonafaceError.exit_code)
         except KeyboardInterrupt:
             print("bonaface: interrupted", file=sys.stderr)
             sys.exit(_INTERRUPTED)
@@ -73,9 +82,12 @@ def _root(
 
 
 app.command()(detect.detect)
-app.command()(doctor.doctor)
-app.command()(models.models)
 app.command()(train.train)
+app.command()(evaluate.evaluate)
+app.command()(compare.compare)
+app.command()(models.models)
+app.command()(doctor.doctor)
+app.command()(demo.demo)
 
 
 def main() -> None:
