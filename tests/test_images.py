@@ -6,8 +6,6 @@ import socket
 import struct
 import sys
 import threading
-import time
-import tracemalloc
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -355,16 +353,20 @@ def test_broken_or_unfit_profile_is_ignored_and_noted(profile):
 # -- limits --
 
 
-def test_decompression_bomb_is_refused_fast_and_small():
+@pytest.fixture
+def no_decoding(monkeypatch):
+    """Whoever asks Pillow for memory for pixels fails."""
+
+    def grab(*_args):
+        pytest.fail("pixels were decoded")
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load_prepare", grab)
+    monkeypatch.setattr(PIL.Image.core, "new", grab)
+
+
+def test_decompression_bomb_is_refused_before_decoding(no_decoding):
     bomb = png(30_000, 30_000, rows=b"\0" * 1000)
-    tracemalloc.start()
-    start = time.perf_counter()
-    try:
-        assert reason(bomb) == "more than 120 megapixels (30000 x 30000)"
-        assert tracemalloc.get_traced_memory()[1] < 2**21
-    finally:
-        tracemalloc.stop()
-    assert time.perf_counter() - start < 1
+    assert reason(bomb) == "more than 120 megapixels (30000 x 30000)"
 
 
 def webp_canvas(width, height):
@@ -383,22 +385,21 @@ def webp_canvas(width, height):
         png(16_000, 8_000),
     ],
 )
-def test_bombs_of_other_formats(data):
+def test_bombs_of_other_formats(data, no_decoding):
     assert reason(data).startswith("more than 120 megapixels")
 
 
-def test_tiff_with_a_huge_tile():
+def test_tiff_with_a_huge_tile(no_decoding):
     data, _ = tiff("<", extra=[(322, 60_000), (323, 60_000)])
     assert reason(data) == "more than 120 megapixels (60000 x 60000)"
 
 
+@pytest.mark.filterwarnings("error")
 def test_a_50_megapixel_photo_passes_and_pillow_does_not_warn_at_100():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        data = encode(PIL.Image.new("L", (8660, 5774), 90), "JPEG")
-        assert read_image(data).pixels.shape == (5774, 8660, 3)
-        wide = encode(PIL.Image.new("1", (10_000, 10_000)), "PNG")
-        assert reason(wide, ImageLimits(max_pixels=99_999_999)).startswith("more than 100 mega")
+    # Headers only: whether the limit lets them through shows without decoding so much.
+    assert reason(png(8660, 5774)) == "truncated"
+    assert reason(png(10_000, 10_000)) == "truncated"
+    assert reason(webp_canvas(10_000, 10_000)) == "damaged"
 
 
 def test_limits_at_their_edges():
@@ -414,9 +415,7 @@ def test_file_over_the_limit_is_not_read(tmp_path):
     path = tmp_path / "sparse.jpg"
     with path.open("wb") as file:
         file.truncate(2**31)
-    start = time.perf_counter()
     assert reason(path) == "larger than 64 MiB (2048 MiB)"
-    assert time.perf_counter() - start < 1
 
 
 def test_pillow_is_left_as_it_was():
@@ -492,6 +491,14 @@ def test_truncated_files_are_refused(kind):
     assert reason(data[: len(data) // 2]) == "truncated"
 
 
+def test_tiff_that_declares_more_rows_than_it_holds():
+    data, _ = tiff("<")
+    assert read_image(data).pixels.shape == (16, 16, 3)
+    at = data.index(struct.pack("<HHII", 257, 4, 1, 16))
+    taller = data[: at + 8] + struct.pack("<I", 17) + data[at + 12 :]
+    assert reason(taller) == "truncated"
+
+
 def test_bytes_after_the_end_do_no_harm():
     for kind in ("JPEG", "PNG", "WebP"):
         data = encode(picture(), kind)
@@ -539,7 +546,7 @@ SEEDS = seeds()
 
 
 @pytest.mark.filterwarnings("ignore")
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_hostile_bytes_give_an_image_or_an_image_error(data):
     raw = bytearray(SEEDS[data.draw(st.sampled_from(sorted(SEEDS)))])

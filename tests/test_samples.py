@@ -7,7 +7,6 @@ import os
 import random
 import shutil
 import sys
-import time
 import unicodedata
 from collections import Counter
 from pathlib import Path
@@ -690,11 +689,7 @@ def test_limit_takes_both_sides_of_a_pair():
     assert set(taken.values()) == {2}
 
 
-def test_many_rows_are_read_in_little_memory_and_time(tmp_path):
-    numbered(tmp_path, ["train/real", "train/fake"], n=1500)
-    start = time.perf_counter()
-    assert len(load_samples(tmp_path)) == 3000
-    assert time.perf_counter() - start < 5  # a guard against quadratic work, not a benchmark
+def test_a_row_carries_no_dict():  # there may be 100,000 of them
     assert not hasattr(Sample("a.jpg", 0, "train"), "__dict__")
 
 

@@ -251,6 +251,10 @@ def _check_size(image: Any, limits: ImageLimits) -> None:
     width, height = image.size
     if min(width, height) < limits.min_side:
         raise ImageError(f"smaller than {limits.min_side} px ({width} x {height})")
+    # A TIFF may declare more rows than its strips hold; Pillow would leave the rest black.
+    parts = [extents for _, extents, *_ in image.tile]
+    if parts and sum((x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in parts) < width * height:
+        raise ImageError("truncated")
 
 
 def _check_sequence(image: Any, notes: list[str]) -> None:
