@@ -48,12 +48,11 @@ class PixelCache:
     pixels: NDArray[np.uint8]
     rows: tuple[Sample, ...]
     unreadable: dict[str, str]
+    _file: mmap.mmap
 
     def forget(self) -> None:
         """Let the system take back the memory of the pages read so far; they stay on disk."""
-        mapped = self.pixels.base
-        if isinstance(mapped, mmap.mmap):
-            mapped.madvise(mmap.MADV_DONTNEED)
+        self._file.madvise(mmap.MADV_DONTNEED)
 
 
 def open_cache(
@@ -87,7 +86,7 @@ def open_cache(
             root.mkdir(parents=True, exist_ok=True)
             _prune(root)
             with atomic_folder(folder) as temporary:
-                _decode(samples, preprocess, temporary, workers or _cores(), progress)
+                _decode(samples, preprocess, temporary, workers or cores(), progress)
         except OSError as error:
             raise DataError(
                 f"expected room for decoded crops in {str(root)!r}, got: {error}; free some, or "
@@ -272,7 +271,7 @@ def _open(samples: Samples, preprocess: Preprocess, folder: Path) -> PixelCache:
     with path.open("rb") as file:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     pixels = np.frombuffer(mapped, np.uint8).reshape(shape)
-    return PixelCache(pixels, rows, unreadable)
+    return PixelCache(pixels, rows, unreadable, mapped)
 
 
 def _prune(root: Path) -> None:
@@ -292,5 +291,6 @@ def _prune(root: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _cores() -> int:
+def cores() -> int:
+    """Processor cores that this process may use."""
     return len(os.sched_getaffinity(0))

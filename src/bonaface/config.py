@@ -89,7 +89,7 @@ class TrainConfig(Config):
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     clip: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     balance: Literal["weights", "batches", "none"] = "weights"
-    augment: str = "standard"
+    augment: str = "flip"
     precision: Literal["auto", "float32", "bf16"] = "auto"
     monitor: Literal["auc", "accuracy", "loss"] = "auc"
     patience: int = Field(default=0, ge=0)

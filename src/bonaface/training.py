@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
-import os
 import platform
 import signal
 import threading
@@ -22,18 +20,17 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from sklearn.metrics import roc_auc_score
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 import bonaface
-from bonaface.batches import Batches, PixelCache, open_cache
-from bonaface.bundle import Bundle, Card, finish_bundle
+from bonaface.batches import Batches, PixelCache, cores, open_cache
+from bonaface.bundle import Bundle, CalibrationCard, Card, finish_bundle
+from bonaface.checkpoints import State, load, load_weights, save, save_weights
 from bonaface.config import TrainConfig
 from bonaface.detector import Detector
 from bonaface.errors import ConfigError, TrainingError
-from bonaface.files import atomic_path, write_text
+from bonaface.files import write_text
 from bonaface.history import Epoch, TensorBoard, overfitting_from, write_history
 from bonaface.metrics import figures
 from bonaface.models import registry
@@ -41,8 +38,6 @@ from bonaface.models.onnx import export_onnx
 from bonaface.samples import Samples, load_samples
 from bonaface.scores import Scores
 from bonaface.verdict import Calibration, fit_calibration, fit_operating_points
-
-CHECKPOINT_VERSION = 1
 
 
 class Watch:
@@ -62,17 +57,43 @@ class Watch:
 
 
 @dataclass(frozen=True, slots=True)
-class State:
-    """Where a run stands; with the weights and the optimiser's memory, all that resuming needs."""
+class Run:
+    """Everything that one training run works with.
 
-    epoch: int = 0
-    step: int = 0
-    loss_sum: float = 0.0
-    correct: int = 0
-    seen: int = 0
-    best: float = -math.inf
-    best_epoch: int = 0
-    history: tuple[Epoch, ...] = ()
+    Attributes:
+        out: its folder.
+        config: its settings.
+        made: network, preprocessing and default learning rate.
+        cache: decoded crops of train and validation.
+        samples: the whole data set.
+        workers: threads that prepare batches.
+        fingerprint: of the data.
+        watch: is told how it goes.
+    """
+
+    out: Path
+    config: TrainConfig
+    made: registry.Made
+    cache: PixelCache
+    samples: Samples
+    fingerprint: str
+    workers: int
+    watch: Watch
+
+    @property
+    def folder(self) -> Path:
+        """Of checkpoints and curves."""
+        return self.out / "training"
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint to resume from."""
+        return self.folder / "last.safetensors"
+
+    @property
+    def best(self) -> Path:
+        """The weights of the best epoch so far."""
+        return self.folder / "best.safetensors"
 
 
 def train(
@@ -106,76 +127,60 @@ def train(
     samples = load_samples(data, ratios=ratios, seed=config.seed, need=("train", "validation"))
     for note in samples.notes:
         watch.note(note)
-    folder = out / "training"
-    _claim(folder, config, resume)
+    _claim(out / "training", config, resume)
     torch.manual_seed(config.seed)
     made = registry.create(config)
-    used = replace(samples, rows=tuple(r for r in samples.rows if r.split != "test"))
+    used = replace(samples, rows=tuple(row for row in samples.rows if row.split != "test"))
     cache = open_cache(used, made.preprocess, progress=watch.decoded)
     if cache.unreadable:
         path, reason = next(iter(cache.unreadable.items()))
-        watch.note(f"{len(cache.unreadable)} pictures cannot be read and are left out "
-                   f"({path}: {reason} ...)")
-    state = fit(made, cache, config, folder, samples.fingerprint(), resume, workers, watch)
-    return _finish(out, made, cache, samples, config, state)
+        watch.note(f"{len(cache.unreadable)} pictures cannot be read ({path}: {reason}, ...)")
+    workers = max(1, cores() // 2) if workers is None else workers
+    run = Run(out, config, made, cache, samples, samples.fingerprint(), workers, watch)
+    try:
+        state = fit(run, resume=resume)
+        return _finish(run, state)
+    except OSError as error:
+        raise TrainingError(
+            f"expected to write in {str(out)!r}, got: {error}; free some room and go on with "
+            "--resume"
+        ) from error
 
 
-def fit(
-    made: registry.Made,
-    cache: PixelCache,
-    config: TrainConfig,
-    folder: Path,
-    fingerprint: str,
-    resume: bool,
-    workers: int | None,
-    watch: Watch,
-) -> State:
-    """Run the epochs; the best weights end in ``folder/best.safetensors``."""
-    workers = max(1, _cores() // 2) if workers is None else workers
-    rows = {split: _rows_of(cache, split) for split in ("train", "validation")}
-    batches = Batches(
-        cache,
-        rows["train"],
-        made.preprocess,
-        config.batch_size,
-        augment=config.augment,
-        balance=config.balance == "batches",
-        seed=config.seed,
-        workers=workers,
-    )
-    validation = Batches(
-        cache, rows["validation"], made.preprocess, config.batch_size, workers=workers
-    )
-    class_weight = _class_weights(cache, rows["train"], config)
-
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+def fit(run: Run, *, resume: bool) -> State:
+    """Run the epochs; the best weights end in ``best.safetensors`` and in the module."""
+    config, cache, watch = run.config, run.cache, run.watch
+    batches, validation = _batches(run)
+    class_weight = _class_weights(cache, config)
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     fabric = Fabric(accelerator="auto", devices=1, precision=_precision(config))
-    module = made.module.to(memory_format=torch.channels_last)
-    optimizer = _optimizer(made, config)
+    module: torch.nn.Module = run.made.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = _optimizer(run.made, config)
     state = State()
-    if resume and (folder / "last.safetensors").is_file():
-        state = _load(folder / "last.safetensors", module, optimizer, fingerprint)
+    if resume and run.last.is_file():
+        state = load(run.last, module, optimizer, run.fingerprint)
     module, optimizer = fabric.setup(module, optimizer)
-    board = TensorBoard(folder / "tensorboard", len(state.history))
-    total_steps = config.epochs * len(batches)
-    peak = config.lr or made.lr
+    board = TensorBoard(run.folder / "tensorboard", len(state.history))
 
     with _stop_requested() as stop:
         while state.epoch < config.epochs and not _patience_is_over(state, config):
-            epoch, begun, images = state.epoch, time.perf_counter(), 0
+            begun, images, rate = time.perf_counter(), 0, 0.0
             module.train()
-            for batch in batches.shuffled(epoch, state.step):
-                rate = peak * schedule(epoch * len(batches) + state.step, total_steps, config.warmup)
+            for batch in batches.shuffled(state.epoch, state.step):
+                rate = _peak(run) * schedule(
+                    state.epoch * len(batches) + state.step,
+                    config.epochs * len(batches),
+                    config.warmup,
+                )
                 for group in optimizer.param_groups:
                     group["lr"] = rate
                 # Keyed by the step, so that dropout is the same after a resume.
-                torch.manual_seed(_step_seed(config.seed, epoch, state.step))
+                torch.manual_seed(_step_seed(config.seed, state))
                 inputs, labels = fabric.to_device((batch.images, batch.labels))
                 logits = module(inputs).float()
                 loss = _loss(logits, labels, class_weight, config.label_smoothing)
-                loss_value = float(loss.detach())
-                if not math.isfinite(loss_value):
-                    raise _diverged(epoch, state.step, rate)
+                if not math.isfinite(loss_value := float(loss.detach())):
+                    raise _diverged(state, rate)
                 fabric.backward(loss)
                 fabric.clip_gradients(module, optimizer, max_norm=config.clip)
                 optimizer.step()
@@ -188,33 +193,32 @@ def fit(
                     correct=state.correct + int(((logits > 0) == (labels > 0.5)).sum()),
                     seen=state.seen + len(labels),
                 )
-                watch.stepped(epoch + 1, state.step, len(batches), loss_value, len(labels))
+                watch.stepped(state.epoch + 1, state.step, len(batches), loss_value, len(labels))
                 if stop.is_set():
-                    _save(folder / "last.safetensors", module, optimizer, state, fingerprint)
+                    save(run.last, module, optimizer, state, run.fingerprint)
                     raise KeyboardInterrupt
-            trained = time.perf_counter() - begun
-            row = _validated(fabric, module, validation, class_weight, config, state, rate)
-            row = replace(
-                row, seconds=time.perf_counter() - begun, images_per_second=images / trained
+            speed = images / (time.perf_counter() - begun)
+            measured = _validate(fabric, module, validation, class_weight)
+            if not math.isfinite(measured["validation_loss"]):
+                raise _diverged(state, rate)
+            row = Epoch(
+                epoch=state.epoch + 1,
+                lr=rate,
+                train_loss=state.loss_sum / state.seen,
+                train_accuracy=state.correct / state.seen,
+                seconds=time.perf_counter() - begun,
+                images_per_second=speed,
+                **measured,
             )
-            figure = -row.validation_loss if config.monitor == "loss" else getattr(
-                row, f"validation_{config.monitor}"
-            )
-            better = figure > state.best
-            state = State(
-                epoch=epoch + 1,
-                best=figure if better else state.best,
-                best_epoch=epoch + 1 if better else state.best_epoch,
-                history=(*state.history, row),
-            )
+            state, better = _next(state, row, config)
             if better:
-                _save_weights(folder / "best.safetensors", module)
-            _save(folder / "last.safetensors", module, optimizer, state, fingerprint)
-            write_history(folder, state.history)
+                save_weights(run.best, module)
+            save(run.last, module, optimizer, state, run.fingerprint)
+            write_history(run.folder, state.history)
             board.add(row)
             watch.epoch_ended(row, better)
     board.close()
-    _load_weights(folder / "best.safetensors", made.module)
+    load_weights(run.best, run.made.module)
     return state
 
 
@@ -234,15 +238,12 @@ def _loss(
     return binary_cross_entropy_with_logits(logits, targets, weight)
 
 
-def _validated(
+def _validate(
     fabric: Fabric,
     module: torch.nn.Module,
     validation: Batches,
     class_weight: tuple[float, float],
-    config: TrainConfig,
-    state: State,
-    rate: float,
-) -> Epoch:
+) -> dict[str, float]:
     module.eval()
     found, wanted = [], []
     with torch.inference_mode():
@@ -250,43 +251,44 @@ def _validated(
             found.append(module(fabric.to_device(batch.images)).float().cpu())
             wanted.append(batch.labels)
     logits, labels = torch.cat(found), torch.cat(wanted)
-    if not bool(torch.isfinite(logits).all()):
-        raise _diverged(state.epoch, state.step, rate)
-    return Epoch(
-        epoch=state.epoch + 1,
-        lr=rate,
-        train_loss=state.loss_sum / state.seen,
-        train_accuracy=state.correct / state.seen,
-        validation_loss=float(_loss(logits, labels, class_weight, 0.0)),
-        validation_accuracy=float(((logits > 0) == (labels > 0.5)).float().mean()),
-        validation_auc=float(roc_auc_score(labels.numpy(), logits.numpy())),
-        seconds=0.0,
-        images_per_second=0.0,
-    )
+    loss = float(_loss(logits, labels, class_weight, 0.0))
+    finite = math.isfinite(loss)
+    return {
+        "validation_loss": loss,
+        "validation_accuracy": float(((logits > 0) == (labels > 0.5)).float().mean()),
+        "validation_auc": float(roc_auc_score(labels.numpy(), logits.numpy())) if finite else 0.0,
+    }
 
 
-def _finish(
-    out: Path,
-    made: registry.Made,
-    cache: PixelCache,
-    samples: Samples,
-    config: TrainConfig,
-    state: State,
-) -> Bundle:
+def _next(state: State, row: Epoch, config: TrainConfig) -> tuple[State, bool]:
+    """The state after an epoch, and whether that epoch is the best so far."""
+    figure = getattr(row, f"validation_{config.monitor}")
+    figure = -figure if config.monitor == "loss" else figure
+    better = state.best is None or figure > state.best
+    return State(
+        epoch=row.epoch,
+        best=figure if better else state.best,
+        best_epoch=row.epoch if better else state.best_epoch,
+        history=(*state.history, row),
+    ), better
+
+
+def _finish(run: Run, state: State) -> Bundle:
     """Export the best weights, calibrate them on validation through ONNX, write the bundle."""
+    out, config, made, cache, samples = run.out, run.config, run.made, run.cache, run.samples
     difference = export_onnx(made.module, made.preprocess.size, out / "model.onnx")
-    _save_weights(out / "model.safetensors", made.module)
+    save_weights(out / "model.safetensors", made.module)
     card = Card(
         name=out.resolve().name,
         architecture=made.architecture,
         parameters=registry.parameters(made.module),
         preprocess=made.preprocess.to_dict(),
         labels={"real": 0, "fake": 1},
-        calibration=Calibration().to_dict(),
+        calibration=CalibrationCard(**Calibration().to_dict()),
         operating_points={},
         validation={},
         data={
-            "fingerprint": samples.fingerprint(),
+            "fingerprint": run.fingerprint,
             "counts": samples.counts(),
             "unreadable": cache.unreadable,
         },
@@ -352,19 +354,48 @@ def _rows_of(cache: PixelCache, split: str) -> NDArray[np.int64]:
     return np.array([i for i, row in enumerate(cache.rows) if row.split == split], np.int64)
 
 
-def _class_weights(
-    cache: PixelCache, rows: NDArray[np.int64], config: TrainConfig
-) -> tuple[float, float]:
-    fakes = sum(cache.rows[i].label for i in rows)
-    reals = len(rows) - fakes
-    for name, count in (("fake", fakes), ("real", reals)):
-        if count == 0:
-            raise TrainingError(
-                f"expected {name} pictures to train on, got none that can be read; check the files"
-            )
+def _batches(run: Run) -> tuple[Batches, Batches]:
+    size = run.config.batch_size
+    return (
+        Batches(
+            run.cache,
+            _rows_of(run.cache, "train"),
+            run.made.preprocess,
+            size,
+            augment=run.config.augment,
+            balance=run.config.balance == "batches",
+            seed=run.config.seed,
+            workers=run.workers,
+        ),
+        Batches(
+            run.cache,
+            _rows_of(run.cache, "validation"),
+            run.made.preprocess,
+            size,
+            workers=run.workers,
+        ),
+    )
+
+
+def _class_weights(cache: PixelCache, config: TrainConfig) -> tuple[float, float]:
+    """Weights of the real and of the fake class in the loss; 1 on average."""
+    for split in ("train", "validation"):
+        labels = [row.label for row in cache.rows if row.split == split]
+        for label, name in enumerate(("real", "fake")):
+            if label not in labels:
+                raise TrainingError(
+                    f"expected {name} pictures in {split}, got none that can be read; check the "
+                    "files"
+                )
     if config.balance != "weights":
         return 1.0, 1.0
-    return len(rows) / (2 * reals), len(rows) / (2 * fakes)
+    train = [row.label for row in cache.rows if row.split == "train"]
+    fakes = sum(train)
+    return len(train) / (2 * (len(train) - fakes)), len(train) / (2 * fakes)
+
+
+def _peak(run: Run) -> float:
+    return run.config.lr or run.made.lr
 
 
 def _optimizer(made: registry.Made, config: TrainConfig) -> torch.optim.Optimizer:
@@ -393,97 +424,20 @@ def _precision(config: TrainConfig) -> Any:
     return "bf16-mixed" if native else "32-true"
 
 
-def _step_seed(seed: int, epoch: int, step: int) -> int:
-    return int(np.random.SeedSequence([seed, epoch, step]).generate_state(1)[0])
+def _step_seed(seed: int, state: State) -> int:
+    return int(np.random.SeedSequence([seed, state.epoch, state.step]).generate_state(1)[0])
 
 
 def _patience_is_over(state: State, config: TrainConfig) -> bool:
     return 0 < config.patience <= state.epoch - state.best_epoch
 
 
-def _diverged(epoch: int, step: int, rate: float) -> TrainingError:
+def _diverged(state: State, rate: float) -> TrainingError:
     return TrainingError(
-        f"expected a finite loss, got none at epoch {epoch + 1}, step {step + 1}, learning rate "
-        f"{rate:.3g}; try a tenth of the learning rate, a longer warm-up, or --precision float32"
+        f"expected a finite loss, got none at epoch {state.epoch + 1}, step {state.step + 1}, "
+        f"learning rate {rate:.3g}; try a tenth of the learning rate, a longer warm-up, or "
+        "--precision float32"
     )
-
-
-def _save(
-    path: Path,
-    module: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
-    state: State,
-    fingerprint: str,
-) -> None:
-    tensors = {f"model.{name}": value for name, value in _plain(module).items()}
-    for index, memory in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{key}": value for key, value in memory.items()}
-    about = {
-        "version": CHECKPOINT_VERSION,
-        "fingerprint": fingerprint,
-        "state": {
-            key: [row.to_dict() for row in value] if key == "history" else value
-            for key, value in ((f, getattr(state, f)) for f in State.__slots__)
-        },
-    }
-    _write(path, tensors, {"bonaface": json.dumps(about)})
-
-
-def _load(
-    path: Path, module: torch.nn.Module, optimizer: torch.optim.Optimizer, fingerprint: str
-) -> State:
-    tensors, about = _read(path)
-    if about.get("version") != CHECKPOINT_VERSION or about.get("fingerprint") != fingerprint:
-        raise ConfigError(
-            f"expected the checkpoint {str(path)!r} to be of this version and this data, got "
-            "another; name another --out, or the data it began with"
-        )
-    module.load_state_dict(_part(tensors, "model."))
-    memory: dict[int, dict[str, torch.Tensor]] = {}
-    for name, value in _part(tensors, "optimizer.").items():
-        index, key = name.split(".", 1)
-        memory.setdefault(int(index), {})[key] = value
-    optimizer.load_state_dict(optimizer.state_dict() | {"state": memory})
-    value = about["state"]
-    return State(**value | {"history": tuple(Epoch(**row) for row in value["history"])})
-
-
-def _save_weights(path: Path, module: torch.nn.Module) -> None:
-    _write(path, _plain(module), {"format": "pt"})
-
-
-def _load_weights(path: Path, module: torch.nn.Module) -> None:
-    module.load_state_dict(_read(path)[0])
-
-
-def _plain(module: torch.nn.Module) -> dict[str, torch.Tensor]:
-    return {name: value.contiguous().cpu() for name, value in module.state_dict().items()}
-
-
-def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-
-
-def _write(path: Path, tensors: dict[str, torch.Tensor], about: dict[str, str]) -> None:
-    try:
-        with atomic_path(path) as temporary:
-            save_file({k: v.contiguous() for k, v in tensors.items()}, temporary, about)
-    except (OSError, SafetensorError) as error:
-        raise TrainingError(
-            f"expected to write {str(path)!r}, got: {error}; the last checkpoint is whole: free "
-            "some room and go on with --resume"
-        ) from error
-
-
-def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    try:
-        with safe_open(path, "pt") as file:
-            about = json.loads((file.metadata() or {}).get("bonaface", "{}"))
-            return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118
-    except (OSError, SafetensorError, ValueError) as error:
-        raise TrainingError(
-            f"expected a checkpoint in {str(path)!r}, got: {error}; start again in another folder"
-        ) from error
 
 
 @contextmanager
@@ -517,7 +471,3 @@ def _versions() -> dict[str, str]:
         "python": platform.python_version(),
         **{name: metadata.version(name) for name in libraries},
     }
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0))

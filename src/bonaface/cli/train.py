@@ -30,7 +30,7 @@ def train(
         str | None, typer.Option(help="weights, batches or none [weights].")
     ] = None,
     augment: Annotated[
-        str | None, typer.Option(help="none, flip, standard or robust [standard].")
+        str | None, typer.Option(help="none, flip, standard or robust [flip].")
     ] = None,
     stages: Annotated[int | None, typer.Option(help="Of resnet50v2, 1 to 4 [3].")] = None,
     monitor: Annotated[

@@ -1,0 +1,278 @@
+import csv
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from bonaface import checkpoints, training
+from bonaface.bundle import load_bundle
+from bonaface.config import TrainConfig
+from bonaface.detector import Detector
+from bonaface.drawn import write_drawn_set
+from bonaface.errors import ConfigError, DataError, TrainingError
+from bonaface.images import read_image
+from bonaface.models import registry
+from bonaface.samples import load_samples
+from bonaface.training import Watch, schedule, train
+
+# Float32, with dropout and random augmentation, so that every source of chance is in play.
+CONFIG = TrainConfig(
+    model="cnn", size=32, epochs=3, batch_size=8, precision="float32", augment="robust", seed=5
+)
+
+
+class Stop(BaseException):
+    """Ends a run before its export, which the tests of resuming do not need."""
+
+
+class Until(Watch):
+    """Does something at one step of one epoch."""
+
+    def __init__(self, epoch, step, action):
+        self.at, self.action = (epoch, step), action
+
+    def stepped(self, epoch, step, steps, loss, images):
+        if (epoch, step) == self.at:
+            self.action()
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("drawn") / "data"
+    write_drawn_set(folder, {"train": 20, "validation": 8, "test": 4}, seed=1, size=40)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("BONAFACE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture
+def no_export(monkeypatch):
+    monkeypatch.setattr(training, "_finish", lambda run, state: state)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(data, tmp_path_factory):
+    out = tmp_path_factory.mktemp("whole") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BONAFACE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        patch.setattr(training, "_finish", lambda run, state: state)
+        train(data, out, CONFIG)
+    return out
+
+
+def assert_same_run(one: Path, two: Path):
+    for name in ("last", "best"):
+        first = load_file(one / "training" / f"{name}.safetensors")
+        second = load_file(two / "training" / f"{name}.safetensors")
+        assert first.keys() == second.keys()
+        for key, value in first.items():
+            assert torch.equal(value, second[key]), (name, key)
+    drop = ("seconds", "images_per_second")
+    tables = []
+    for out in (one, two):
+        with (out / "training" / "history.csv").open(newline="") as file:
+            tables.append(
+                [{k: v for k, v in r.items() if k not in drop} for r in csv.DictReader(file)]
+            )
+    assert tables[0] == tables[1]
+    assert len(tables[0]) == CONFIG.epochs
+
+
+def test_same_seed_same_weights(data, uninterrupted, tmp_path, no_export):
+    train(data, tmp_path / "run", CONFIG, workers=3)
+    assert_same_run(uninterrupted, tmp_path / "run")
+
+
+def test_other_seed_other_weights(data, uninterrupted, tmp_path, no_export):
+    train(data, tmp_path / "run", CONFIG.model_copy(update={"seed": 6, "epochs": 1}))
+    first = load_file(uninterrupted / "training" / "last.safetensors")
+    second = load_file(tmp_path / "run" / "training" / "last.safetensors")
+    assert not torch.equal(first["model.features.0.0.weight"], second["model.features.0.0.weight"])
+
+
+@pytest.mark.parametrize("where", [(1, 1), (2, 3), (3, 5)])
+def test_ctrl_c_then_resume_is_bit_equal(data, uninterrupted, tmp_path, no_export, where):
+    press = Until(*where, lambda: os.kill(os.getpid(), signal.SIGINT))
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        train(data, tmp_path / "run", CONFIG, watch=press)
+    assert signal.getsignal(signal.SIGINT) is before
+    train(data, tmp_path / "run", CONFIG, resume=True)
+    assert_same_run(uninterrupted, tmp_path / "run")
+
+
+def test_killed_then_resumed_is_bit_equal(data, uninterrupted, tmp_path, no_export):
+    script = f"""
+import os, signal, sys
+from pathlib import Path
+from bonaface.config import TrainConfig
+from bonaface.training import Watch, train
+class Kill(Watch):
+    def stepped(self, epoch, step, steps, loss, images):
+        if (epoch, step) == (2, 2):
+            os.kill(os.getpid(), signal.SIGKILL)
+train(Path({str(data)!r}), Path({str(tmp_path / "run")!r}),
+      TrainConfig(**{CONFIG.model_dump()!r}), watch=Kill())
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=120)
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()[-500:]
+    train(data, tmp_path / "run", CONFIG, resume=True)
+    assert_same_run(uninterrupted, tmp_path / "run")
+
+
+def test_full_disk_leaves_a_checkpoint_to_resume(
+    data, uninterrupted, tmp_path, no_export, monkeypatch
+):
+    write, calls = checkpoints.save_file, []
+
+    def full(tensors, path, about):
+        calls.append(path)
+        write(tensors, path, about)
+        if len(calls) == 3:
+            Path(path).write_bytes(Path(path).read_bytes()[:1000])
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "save_file", full)
+        with pytest.raises(TrainingError, match="No space left.*--resume"):
+            train(data, tmp_path / "run", CONFIG)
+    assert not list((tmp_path / "run" / "training").glob(".*"))
+    train(data, tmp_path / "run", CONFIG, resume=True)
+    assert_same_run(uninterrupted, tmp_path / "run")
+
+
+def test_full_disk_outside_checkpoints_is_one_line_too(data, tmp_path, no_export, monkeypatch):
+    def full(folder, history):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(training, "write_history", full)
+    with pytest.raises(TrainingError, match="No space left.*--resume"):
+        train(data, tmp_path / "run", CONFIG)
+
+
+def test_damaged_checkpoint_is_refused(data, tmp_path, no_export):
+    train(data, tmp_path / "run", CONFIG.model_copy(update={"epochs": 1}))
+    last = tmp_path / "run" / "training" / "last.safetensors"
+    last.write_bytes(last.read_bytes()[:-10])
+    with pytest.raises(TrainingError, match="another folder"):
+        train(data, tmp_path / "run", CONFIG.model_copy(update={"epochs": 1}), resume=True)
+
+
+def test_resume_wants_the_same_settings_and_the_same_data(data, tmp_path, no_export):
+    train(data, tmp_path / "run", CONFIG.model_copy(update={"epochs": 1}))
+    with pytest.raises(ConfigError, match="holds a run.*--resume"):
+        train(data, tmp_path / "run", CONFIG)
+    with pytest.raises(ConfigError, match="epochs = 1, now 3"):
+        train(data, tmp_path / "run", CONFIG, resume=True)
+    with pytest.raises(ConfigError, match="found none"):
+        train(data, tmp_path / "none", CONFIG, resume=True)
+    other = tmp_path / "other"
+    write_drawn_set(other, {"train": 8, "validation": 4}, seed=2, size=40)
+    with pytest.raises(ConfigError, match="this data"):
+        train(other, tmp_path / "run", CONFIG.model_copy(update={"epochs": 1}), resume=True)
+
+
+def test_a_loss_that_is_not_finite_stops_and_says_what_to_try(data, tmp_path, no_export):
+    wild = CONFIG.model_copy(update={"optimizer": "sgd", "lr": 1e30, "clip": 1e30, "warmup": 0.0})
+    with pytest.raises(TrainingError, match=r"epoch \d, step \d.*learning rate 1e\+30.*try"):
+        train(data, tmp_path / "run", wild)
+
+
+def test_patience_ends_the_run(data, tmp_path, no_export):
+    still = CONFIG.model_copy(update={"epochs": 9, "patience": 2, "lr": 1e-12})
+    state = train(data, tmp_path / "run", still)
+    assert len(state.history) == state.best_epoch + 2 < 9
+
+
+def test_best_epoch_is_the_one_the_monitor_names(data, tmp_path, no_export):
+    state = train(data, tmp_path / "run", CONFIG.model_copy(update={"monitor": "loss"}))
+    lowest = min(state.history, key=lambda row: row.validation_loss)
+    assert state.best_epoch == lowest.epoch
+    assert state.best == -lowest.validation_loss
+
+
+def test_the_whole_path_gives_a_bundle_that_scores(data, tmp_path):
+    notes = []
+
+    class Listen(Watch):
+        def note(self, text):
+            notes.append(text)
+
+    config = CONFIG.model_copy(update={"epochs": 2})
+    broken = tmp_path / "data"
+    write_drawn_set(broken, {"train": 20, "validation": 8, "test": 4}, seed=1, size=40)
+    (broken / "train" / "real" / "00003.jpg").write_bytes(b"")
+    torch.manual_seed(0)
+    out = tmp_path / "run"
+    bundle = train(broken, out, config, watch=Listen())
+    assert any("00003.jpg: empty" in note for note in notes)
+    assert bundle.card.data["unreadable"].keys() == {"train/real/00003.jpg"}
+    assert load_bundle(out).card == bundle.card
+    for name in ("history.csv", "learning_curves.svg", "config.toml"):
+        assert (out / "training" / name).stat().st_size
+    assert list((out / "training" / "tensorboard").glob("events.*"))
+    assert TrainConfig.read(out / "training" / "config.toml") == config
+
+    samples = load_samples(broken).split("test")
+    crops = [read_image(samples.absolute(row)).pixels for row in samples.rows]
+    detector = Detector(bundle)
+    made = registry.create(config)
+    made.module.load_state_dict(load_file(out / "model.safetensors"))
+    made.module.eval()
+    batch = made.preprocess.normalise(np.stack([made.preprocess.resize(crop) for crop in crops]))
+    with torch.inference_mode():
+        wanted = made.module(torch.from_numpy(np.ascontiguousarray(batch))).numpy()
+    np.testing.assert_allclose(detector.logits(crops), wanted, atol=1e-4)
+    points = bundle.card.operating_points
+    assert points["fake_above"].bpcer <= 0.01
+    assert points["real_below"].threshold <= points["fake_above"].threshold
+    assert bundle.card.validation["auc"]["n"] == 16
+    json.dumps(bundle.card.model_dump(), allow_nan=False)
+
+
+def test_one_class_is_refused(tmp_path, no_export):
+    folder = tmp_path / "data"
+    write_drawn_set(folder, {"train": 4, "validation": 2}, seed=1, size=40)
+    for path in (folder / "train" / "fake").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(TrainingError, match="expected fake pictures in train"):
+        train(folder, tmp_path / "run", CONFIG)
+
+
+def test_missing_validation_is_refused_before_anything_is_written(tmp_path):
+    folder = tmp_path / "data"
+    write_drawn_set(folder, {"train": 4}, seed=1, size=40)
+    with pytest.raises(DataError, match="validation"):
+        train(folder, tmp_path / "run", CONFIG)
+    assert not (tmp_path / "run").exists()
+
+
+def test_schedule_rises_then_falls():
+    rates = [schedule(step, 100, 0.1) for step in range(100)]
+    assert rates[0] == pytest.approx(1 / 11)
+    assert all(a < b for a, b in zip(rates[:10], rates[1:11], strict=True))
+    assert rates[10] == 1
+    assert all(a > b for a, b in zip(rates[10:], rates[11:], strict=False))
+    assert rates[55] == pytest.approx(0.5)
+    assert rates[-1] < 0.001
+    assert schedule(0, 10, 0) == 1
+
+
+def test_loss_by_hand():
+    logits, labels = torch.tensor([2.0, -1.0]), torch.tensor([1.0, 0.0])
+    probabilities = 1 / (1 + np.exp([-2.0, 1.0]))
+    targets = np.array([0.95, 0.05])
+    by_hand = -(targets * np.log(probabilities) + (1 - targets) * np.log(1 - probabilities))
+    found = training._loss(logits, labels, (0.5, 2.0), 0.1)
+    assert float(found) == pytest.approx((by_hand * [2.0, 0.5]).mean(), rel=1e-6)
