@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -68,7 +68,7 @@ class Preprocess:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, with the parts of the recipe that are fixed spelled out."""
-        return asdict(self) | _FIXED
+        return {"size": self.size, "mean": list(self.mean), "std": list(self.std)} | _FIXED
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> Preprocess:

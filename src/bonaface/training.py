@@ -164,23 +164,18 @@ def fit(run: Run, *, resume: bool) -> State:
 
     with _stop_requested() as stop:
         while state.epoch < config.epochs and not _patience_is_over(state, config):
-            begun, images, rate = time.perf_counter(), 0, 0.0
+            begun, images = time.perf_counter(), 0
             module.train()
             for batch in batches.shuffled(state.epoch, state.step):
-                rate = _peak(run) * schedule(
-                    state.epoch * len(batches) + state.step,
-                    config.epochs * len(batches),
-                    config.warmup,
-                )
                 for group in optimizer.param_groups:
-                    group["lr"] = rate
+                    group["lr"] = _rate(run, len(batches), state.epoch, state.step)
                 # Keyed by the step, so that dropout is the same after a resume.
                 torch.manual_seed(_step_seed(config.seed, state))
                 inputs, labels = fabric.to_device((batch.images, batch.labels))
                 logits = module(inputs).float()
                 loss = _loss(logits, labels, class_weight, config.label_smoothing)
                 if not math.isfinite(loss_value := float(loss.detach())):
-                    raise _diverged(state, rate)
+                    raise _diverged(run, len(batches), state)
                 fabric.backward(loss)
                 fabric.clip_gradients(module, optimizer, max_norm=config.clip)
                 optimizer.step()
@@ -200,10 +195,10 @@ def fit(run: Run, *, resume: bool) -> State:
             speed = images / (time.perf_counter() - begun)
             measured = _validate(fabric, module, validation, class_weight)
             if not math.isfinite(measured["validation_loss"]):
-                raise _diverged(state, rate)
+                raise _diverged(run, len(batches), state)
             row = Epoch(
                 epoch=state.epoch + 1,
-                lr=rate,
+                lr=_rate(run, len(batches), state.epoch, len(batches) - 1),
                 train_loss=state.loss_sum / state.seen,
                 train_accuracy=state.correct / state.seen,
                 seconds=time.perf_counter() - begun,
@@ -394,8 +389,9 @@ def _class_weights(cache: PixelCache, config: TrainConfig) -> tuple[float, float
     return len(train) / (2 * (len(train) - fakes)), len(train) / (2 * fakes)
 
 
-def _peak(run: Run) -> float:
-    return run.config.lr or run.made.lr
+def _rate(run: Run, steps: int, epoch: int, step: int) -> float:
+    peak = run.config.lr or run.made.lr
+    return peak * schedule(epoch * steps + step, run.config.epochs * steps, run.config.warmup)
 
 
 def _optimizer(made: registry.Made, config: TrainConfig) -> torch.optim.Optimizer:
@@ -432,9 +428,11 @@ def _patience_is_over(state: State, config: TrainConfig) -> bool:
     return 0 < config.patience <= state.epoch - state.best_epoch
 
 
-def _diverged(state: State, rate: float) -> TrainingError:
+def _diverged(run: Run, steps: int, state: State) -> TrainingError:
+    step = min(state.step, steps - 1)
+    rate = _rate(run, steps, state.epoch, step)
     return TrainingError(
-        f"expected a finite loss, got none at epoch {state.epoch + 1}, step {state.step + 1}, "
+        f"expected a finite loss, got none at epoch {state.epoch + 1}, step {step + 1}, "
         f"learning rate {rate:.3g}; try a tenth of the learning rate, a longer warm-up, or "
         "--precision float32"
     )

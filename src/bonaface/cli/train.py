@@ -26,9 +26,7 @@ def train(
     dropout: Annotated[float | None, typer.Option(help="Before the last layer [0.3].")] = None,
     label_smoothing: Annotated[float | None, typer.Option(help="[0]")] = None,
     clip: Annotated[float | None, typer.Option(help="Largest norm of the gradient [1].")] = None,
-    balance: Annotated[
-        str | None, typer.Option(help="weights, batches or none [weights].")
-    ] = None,
+    balance: Annotated[str | None, typer.Option(help="weights, batches or none [weights].")] = None,
     augment: Annotated[
         str | None, typer.Option(help="none, flip, standard or robust [flip].")
     ] = None,
@@ -51,23 +49,29 @@ def train(
 ) -> None:
     """Train a detector; stop it with Ctrl-C, go on with --resume."""
     given = dict(locals())
+    from bonaface.cli._options import parse_ratios
     from bonaface.cli._watch import terminal_watch
     from bonaface.config import TrainConfig
-    from bonaface.cli._options import parse_ratios
     from bonaface.training import train as run
 
     overrides = {name: given[name] for name in TrainConfig.model_fields}
     settings = TrainConfig.read(config, **overrides)
-    with terminal_watch() as watch:
-        bundle = run(
-            data,
-            out,
-            settings,
-            resume=resume,
-            ratios=parse_ratios(split),
-            workers=workers,
-            watch=watch,
+    try:
+        with terminal_watch() as watch:
+            bundle = run(
+                data,
+                out,
+                settings,
+                resume=resume,
+                ratios=parse_ratios(split),
+                workers=workers,
+                watch=watch,
+            )
+    except KeyboardInterrupt:
+        typer.echo(
+            f"bonaface: stopped; the same command with --resume goes on with {out}", err=True
         )
+        raise typer.Exit(130) from None
     card = bundle.card
     auc = card.validation["auc"]
     typer.echo(
