@@ -96,12 +96,17 @@ def _efficientnet_lite0(config: TrainConfig, size: int) -> tuple[nn.Module, dict
     return module, {"weights": config.pretrained or "from scratch"}
 
 
-_HUB = "Hub id or local Transformers folder, such as microsoft/resnet-50"
-
 MODELS: dict[str, ModelSpec] = {
     "cnn": ModelSpec(_cnn, 128, 1e-3, "none", "-"),
     **{
-        name: ModelSpec(_resnet(name), 224, 5e-4, _HUB, "Apache-2.0 (microsoft/resnet-*)")
+        name: ModelSpec(
+            _resnet(name),
+            224,
+            5e-4,
+            "Hub id or local Transformers folder, such as microsoft/"
+            + name.replace("resnet", "resnet-"),
+            "Apache-2.0 (microsoft/resnet-*)",
+        )
         for name in resnet.LAYERS
     },
     "resnet50v2": ModelSpec(
