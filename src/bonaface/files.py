@@ -42,7 +42,11 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         if path.exists():
             old = _beside(path)
             path.replace(old)
-            temporary.replace(path)
+            try:
+                temporary.replace(path)
+            except BaseException:
+                old.replace(path)
+                raise
             shutil.rmtree(old)
         else:
             temporary.replace(path)
