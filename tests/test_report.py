@@ -278,6 +278,17 @@ def test_written_beside_the_data(evaluation, html, tmp_path):
     assert evaluation_page(read_evaluation(card)) == html
 
 
+def test_slices_come_in_the_order_of_a_reader():
+    scores = make_scores(n=20, odd=False)
+    names = ("20-29", "3-9", None, "more than 70")
+    meta = scores.meta | {"age": tuple(names[i % 4] for i in range(40))}
+    scores = Scores(scores.path, scores.label, scores.score, scores.logit, meta)
+    text = Page(evaluation_page(make_evaluation(scores))).text
+    text = text[text.index("By group of people") :]
+    places = [text.index(name) for name in ("3-9", "20-29", "more than 70", "(unknown)")]
+    assert places == sorted(places)
+
+
 def test_nothing_readable_mistaken_and_nothing_wrong():
     scores = make_scores(n=40, gap=20.0, odd=False)
     text = Page(evaluation_page(make_evaluation(scores, unreadable=()))).text

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
+import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -53,6 +55,10 @@ def evaluation_page(evaluation: Evaluation, *, images: Path | None = None) -> st
         plots=_plots(e, both),
         generators=_generators(e),
         slices=_slices(e),
+        titles=FIGURES,
+        columns=("accuracy", "apcer", "bpcer", "auc")
+        if both
+        else ("apcer" if e.data.fake else "bpcer",),
         mistakes=_mistakes(e, images),
         thumbnails=images is not None,
         unreadable=e.unreadable[:LISTED],
@@ -181,7 +187,18 @@ def _slices(e: Evaluation) -> list[tuple[str, list[Any]]]:
     for one in e.slices:
         if one.key != "generator":
             by_key.setdefault(one.key, []).append(one)
-    return [(key.capitalize(), rows) for key, rows in by_key.items() if len(rows) > 1]
+    return [
+        (key.capitalize(), sorted(rows, key=lambda one: _natural(one.value)))
+        for key, rows in by_key.items()
+        if len(rows) > 1
+    ]
+
+
+def _natural(text: str) -> tuple[bool, list[tuple[int, str]]]:
+    """Sorts "3-9" before "20-29", and the unknown last."""
+    parts = re.findall(r"([0-9]*)([^0-9]*)", text)
+    # Letters alone come after numbers: "more than 70" is the oldest.
+    return text == UNKNOWN, [(int(a) if a else sys.maxsize, b) for a, b in parts]
 
 
 def _mistakes(e: Evaluation, images: Path | None) -> list[tuple[str, list[dict[str, Any]], int]]:
