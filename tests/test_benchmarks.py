@@ -1,0 +1,166 @@
+"""The benchmarks run and say what they should; how fast anything is, no test looks at."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bonaface.bundle import load_bundle
+
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+
+pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="not in a checkout")
+
+
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
+    monkeypatch.syspath_prepend(FOLDER)
+    return importlib.import_module
+
+
+def check(rows: list[Any]) -> dict[str, Any]:
+    """Numbers are finite and positive, a ratio has a baseline that is a row; by its words."""
+    said = {row.what for row in rows}
+    for row in rows:
+        assert row.values
+        assert all(math.isfinite(value) and value >= 0 for value in row.values)
+        assert bool(row.against) == bool(row.ratios)
+        if row.against and "samples" not in row.against:
+            assert row.against in said
+            assert len(row.ratios) == len(row.values)
+        written = row.to_dict()
+        assert written["n"] == len(row.values)
+        assert written["value_min"] <= written["value"] <= written["value_max"]
+    return {row.what: row for row in rows}
+
+
+def test_arms_take_turns_and_the_first_round_is_thrown_away(load: Callable[[str], Any]) -> None:
+    calls: list[str] = []
+
+    def arm(name: str) -> Callable[[], float]:
+        def measure() -> float:
+            calls.append(name)
+            return float(len(calls))
+
+        return measure
+
+    found = load("table").interleave({"a": arm("a"), "b": arm("b")}, 2)
+    assert calls == ["a", "b"] * 3
+    assert found == {"a": [3.0, 5.0], "b": [4.0, 6.0]}
+
+
+def test_a_ratio_is_the_median_of_rounds_not_of_medians(load: Callable[[str], Any]) -> None:
+    table = load("table")
+    values, baseline = (1.0, 10.0, 9.0), (2.0, 5.0, 9.0)
+    row = table.Row("p", "w", "s", values, "b", table.ratios(values, baseline), "1 or more")
+    written = row.to_dict()
+    assert (written["value"], written["ratio"]) == (9.0, 1.0)
+    assert (written["ratio_min"], written["ratio_max"]) == (0.5, 2.0)
+    assert table.as_markdown([row]).count("\n") == 3
+    assert "| p | w | 9.00 s | 1.00-10.00 | 3 | 1.00 | 0.50-2.00 | b | 1 or more |" in (
+        table.as_markdown([row])
+    )
+
+
+def test_training_rate(load: Callable[[str], Any], tmp_path: Path) -> None:
+    part = load("training_rate")
+    rows = part.measure(tmp_path, size=32, batch_size=4, steps=3, rounds=2, source=48)
+    assert [len(row.values) for row in rows] == [2] * len(rows)
+    check(rows)
+    goals = [row for row in rows if row.goal]
+    assert [(row.what, row.against) for row in goals] == [
+        ("our batches", "model alone, data in memory")
+    ]
+    compared = {row.against for row in rows if row.what == "our batches"}
+    assert compared == {"model alone, data in memory", "PIL Dataset + DataLoader"}
+
+
+def test_the_plain_way_sees_the_same_pictures(load: Callable[[str], Any], tmp_path: Path) -> None:
+    import numpy as np
+
+    from bonaface.batches import Batches, open_cache
+    from bonaface.preprocess import Preprocess
+    from bonaface.samples import load_samples
+
+    load("pictures").write_tree(
+        tmp_path / "data", load("pictures").jpegs(3, 48), {"train": 6, "validation": 2}
+    )
+    samples = load_samples(tmp_path / "data").split("train")
+    preprocess = Preprocess(32)
+    plain = load("training_rate").PlainDataset(samples, preprocess, "none")
+    cache = open_cache(samples, preprocess, root=tmp_path / "cache")
+    ours = next(Batches(cache, np.arange(6), preprocess, 6).in_order())
+    for at in range(6):
+        image, label = plain[at]
+        np.testing.assert_allclose(image.numpy(), ours.images[at].numpy(), atol=1e-5)
+        assert label == ours.labels[at]
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="only Linux tells")
+def test_memory_use(load: Callable[[str], Any], tmp_path: Path) -> None:
+    rows = check(load("memory_use").measure(tmp_path, few=40, many=80, size=16))
+    for count in ("40", "80"):
+        total = rows[f"peak resident, {count} samples"].values[0]
+        # Anonymous and file-backed peaks need not come at the same time.
+        assert rows[f"peak anonymous, {count} samples"].values[0] <= total
+        assert total > 10
+    for phase in ("read", "decode", "epoch"):
+        assert f"anonymous, per further sample, {phase}" in rows
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="only Linux tells")
+def test_the_memory_sampler_sees_memory_that_came_and_went(load: Callable[[str], Any]) -> None:
+    import time
+
+    import numpy as np
+
+    sampler = load("memory_use").Sampler()
+    with sampler.phase("small"):
+        pass
+    with sampler.phase("large"):
+        taken = np.ones(64 << 20, np.uint8)
+        time.sleep(0.2)
+        del taken
+    grown = sampler.phases["large"]["anonymous"] - sampler.phases["small"]["anonymous"]
+    assert 60 < grown < 80
+
+
+def test_startup(
+    load: Callable[[str], Any],
+    make_bundle: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bundle = load_bundle(make_bundle())
+    startup = load("startup")
+    monkeypatch.setattr(startup, "untrained", lambda *_: (bundle, None))
+    rows = check(startup.measure(tmp_path, rounds=1))
+    assert rows["bonaface detect, one crop"].against == "import onnxruntime"
+    assert rows["bonaface --help"].goal == "under 0.4 s"
+
+
+def test_detector_speed(load: Callable[[str], Any], tmp_path: Path) -> None:
+    speed = load("detector_speed")
+    rows = check(speed.measure(tmp_path / "d", size=32, rounds=1, calls=2, source=48))
+    assert {row.unit for row in rows.values()} == {"ms", "crops/s"}
+
+
+def test_a_process_that_fails_is_no_measurement(load: Callable[[str], Any]) -> None:
+    with pytest.raises(RuntimeError, match="exit code 3"):
+        load("startup")._run([sys.executable, "-c", "raise SystemExit(3)"])
+
+
+def test_every_mode_names_parameters_that_exist(load: Callable[[str], Any]) -> None:
+    import inspect
+
+    run = load("run")
+    for parts in (run.QUICK, run.DEFAULT, run.FULL):
+        for measure, settings in parts.values():
+            inspect.signature(measure).bind(Path(), **settings)
+    assert set(run.QUICK) == set(run.DEFAULT) < set(run.FULL)
