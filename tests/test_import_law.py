@@ -15,14 +15,14 @@ ROWS = (
     "errors files",
     "config layouts samples images faces preprocess corruptions forge drawn augment scores metrics "
     "verdict audit",
-    "bundle detector batches models history training tuning",
+    "bundle detector batches models history checkpoints training tuning",
     "evaluate compare stress attacks explain export scan reproduce report",
     "service cli",
 )
 ORDER = {name: (row, at) for row, names in enumerate(ROWS) for at, name in enumerate(names.split())}
 TORCH = {"torch", "lightning", "lightning_fabric", "transformers", "efficientnet_lite_pytorch"}
 TORCH_HOMES = {
-    *("batches", "models", "history", "training", "tuning"),
+    *("batches", "models", "history", "checkpoints", "training", "tuning"),
     *("stress", "attacks", "explain", "export"),
 }
 TORCH_FILES = {

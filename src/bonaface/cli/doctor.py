@@ -6,7 +6,6 @@ import os
 import platform
 import re
 from collections.abc import Iterator
-from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -91,6 +90,8 @@ def _extras() -> Iterator[tuple[str, str]]:
 
 def _requirements() -> dict[str, list[tuple[str, list[str]]]]:
     """By extra ("" is the base): libraries, and the extras of ours that they stand for."""
+    from importlib import metadata
+
     found: dict[str, list[tuple[str, list[str]]]] = {}
     for line in metadata.requires("bonaface") or ():
         match = _REQUIREMENT.match(line)
@@ -110,6 +111,8 @@ def _libraries(extra: str, wanted: dict[str, list[tuple[str, list[str]]]]) -> It
 
 
 def _installed(name: str) -> str | None:
+    from importlib import metadata
+
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:

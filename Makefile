@@ -1,0 +1,60 @@
+# make demo and make test make what they need, from an empty folder on.
+VENV ?= .venv
+PYTHON ?= python3 python3.11 python3.12 python3.13
+BIN = $(VENV)/bin
+INSTALL = $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench lint types law clean
+
+help:
+	@echo "make demo   draw faces, train a detector on them, test it, write its report"
+	@echo "make test   run the tests"
+	@echo "make check  lint, types and tests"
+	@echo "make setup  everything for development, in $(VENV)"
+	@echo "make bench  measure speed and memory on this machine"
+	@echo "make clean  remove what the other targets made, but not $(VENV)"
+
+# The first of PYTHON that runs and is new enough.
+$(BIN)/python:
+	@for python in $(PYTHON); do \
+	  if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	    exec $$python -m venv $(VENV); fi; done; \
+	echo "expected Python 3.11 or newer, found none ($(PYTHON)); name one: make PYTHON=/path/to/python" >&2; \
+	exit 2
+
+# One stamp for each set of extras: installing again is only due when the requirements changed.
+$(VENV)/.train: pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) '.[train]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) '.[dev]'
+	@touch $@ $(VENV)/.train
+
+setup: $(VENV)/.dev
+
+demo: $(VENV)/.train
+	$(BIN)/bonaface demo
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+check: lint types test
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+law: $(VENV)/.dev
+	$(BIN)/python -m pytest -q tests/test_import_law.py
+
+bench: $(VENV)/.dev
+	$(BIN)/python benchmarks/run.py
+
+clean:
+	rm -rf demo-run build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from bonaface import cli
+from bonaface.cli.detect import printable
+
+Make = Callable[..., Path]
+
+
+def save(path: Path, colour: str = "white") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (20, 24), colour).save(path)
+    return path
+
+
+def detect(*arguments: object) -> Result:
+    return CliRunner().invoke(cli.app, ["detect", *map(str, arguments)])
+
+
+@pytest.fixture
+def model(make_bundle: Make) -> Path:
+    return make_bundle()
+
+
+def test_without_faces_none_it_says_what_to_do(model: Path, tmp_path: Path) -> None:
+    done = detect(save(tmp_path / "a.png"), "--model", model)
+    assert done.exit_code == 2
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert "--faces none" in line
+    assert detect(tmp_path / "a.png", "--model", model, "--faces", "auto").exit_code == 2
+
+
+def test_verdicts_as_json(model: Path, tmp_path: Path) -> None:
+    pictures = [save(tmp_path / f"{name}.png", name) for name in ("white", "grey", "black")]
+    done = detect("--faces", "none", *pictures, "--model", model, "--json")
+    assert done.exit_code == 0
+    found = json.loads(done.stdout)
+    assert [one["path"] for one in found] == [str(path) for path in pictures]
+    assert [one["answer"] for one in found] == ["fake", "unsure", "real"]
+    assert all(0 <= one["score"] <= 1 for one in found)
+    assert found[0]["fake_above"] == 0.7
+
+
+def test_lines_for_programs_have_four_fields(model: Path, tmp_path: Path) -> None:
+    picture = save(tmp_path / "white.png")
+    done = detect("--faces", "none", picture, "--model", model)
+    path, answer, score, reason = done.stdout.rstrip("\n").split("\t")
+    assert (path, answer) == (str(picture), "fake")
+    assert float(score) == pytest.approx(0.881, abs=1e-3)
+    assert "0.881" in reason
+    assert "\x1b" not in done.stdout
+    assert "evidence, not proof" in done.stderr
+    assert "as many fakes as reals" in done.stderr
+
+
+def test_what_cannot_be_read_does_not_stop_the_rest(model: Path, tmp_path: Path) -> None:
+    good = save(tmp_path / "good.png")
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"no picture")
+    gone = tmp_path / "gone.png"
+    done = detect("--faces", "none", bad, gone, good, "--model", model, "--json")
+    assert done.exit_code == 3
+    found = json.loads(done.stdout)
+    assert [one["answer"] for one in found] == ["not_applicable", "not_applicable", "fake"]
+    assert [one["score"] for one in found[:2]] == [None, None]
+    assert all(one["reason"] for one in found)
+
+
+def test_folders_are_searched_for_pictures(model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    names = ["b.png", "sub/a.jpg", "sub/deeper/c.WEBP"]
+    for name in names:
+        save(folder / name)
+    save(folder / ".hidden.png")
+    (folder / "notes.txt").write_text("no picture")
+    done = detect("--faces", "none", folder, folder / "b.png", "--model", model, "--json")
+    assert done.exit_code == 0
+    found = [one["path"] for one in json.loads(done.stdout)]
+    assert found == [str(folder / name) for name in names]
+
+
+def test_a_folder_without_pictures_is_an_error(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    done = detect("--faces", "none", tmp_path / "empty", "--model", model)
+    assert done.exit_code == 2
+    assert "found none" in done.stderr
+
+
+def test_a_model_that_is_no_bundle_is_one_line(tmp_path: Path) -> None:
+    done = detect("--faces", "none", save(tmp_path / "a.png"), "--model", tmp_path)
+    assert done.exit_code == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "expected a bundle" in done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+@pytest.mark.parametrize(
+    "name",
+    [b"a\n\x1b[31mred.png", b"[bold]x[@bold].png", b"bytes\xff.png", b"gr\xc3\xbcn.png"],
+)
+def test_names_cannot_steer_the_terminal(model: Path, tmp_path: Path, name: bytes) -> None:
+    picture = tmp_path / os.fsdecode(name)
+    save(tmp_path / "plain.png").rename(picture)
+    done = detect("--faces", "none", tmp_path, "--model", model)
+    assert done.exit_code == 0
+    (line,) = [line for line in done.stdout.splitlines() if "model.onnx" not in line]
+    assert "\x1b" not in line
+    assert line.split("\t")[1] == "fake"
+    as_json = detect("--faces", "none", tmp_path, "--model", model, "--json")
+    assert json.loads(as_json.stdout)[0]["path"] == str(picture)
+
+
+def test_printable_keeps_what_can_be_read() -> None:
+    assert printable("grün 東京 a b") == "grün 東京 a b"
+    assert printable("a\tb\x7f\u202e") == "a\\tb\\x7f\\u202e"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a pseudo-terminal")
+def test_a_terminal_gets_a_coloured_table(model: Path, tmp_path: Path) -> None:
+    import pty
+    import subprocess
+
+    picture = save(tmp_path / "[red]white.png")
+    outer, inner = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bonaface", "detect", "--faces", "none", picture, "--model", model],
+        stdout=inner,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"TERM": "xterm-256color", "COLUMNS": "200"},
+    )
+    os.close(inner)
+    text = b""
+    while True:
+        try:
+            piece = os.read(outer, 4096)
+        except OSError:  # Linux, when the other end has closed
+            break
+        if not piece:
+            break
+        text += piece
+    os.close(outer)
+    assert process.wait(60) == 0
+    shown = text.decode()
+    assert "picture" in shown.splitlines()[0]
+    assert "[red]white.png" in shown
+    assert "\x1b[1;31mfake" in shown
