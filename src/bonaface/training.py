@@ -130,6 +130,11 @@ def train(
     _claim(out / "training", config, resume)
     torch.manual_seed(config.seed)
     made = registry.create(config)
+    if made.origin.get("fresh"):
+        watch.note(
+            f"{made.origin['loaded']} tensors come from {made.origin['weights']}, these begin "
+            f"fresh: {', '.join(made.origin['fresh'])}"
+        )
     used = replace(samples, rows=tuple(row for row in samples.rows if row.split != "test"))
     cache = open_cache(used, made.preprocess, progress=watch.decoded)
     if cache.unreadable:
