@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ from untrained import untrained
 
 
 def measure(folder: Path, *, rounds: int = 7, model: str = "cnn", size: int = 128) -> list[Row]:
-    """Seconds of whole processes. The files are in the system's memory, the process is new.
+    """Seconds of whole processes, and processor time; new processes, files in memory already.
 
     Args:
         folder: new; holds a bundle and a picture.
@@ -39,25 +40,36 @@ def measure(folder: Path, *, rounds: int = 7, model: str = "cnn", size: int = 12
             "under 2 s",
         ),
     ]
-    found = interleave({name: partial(_run, command) for name, command, _, _ in asked}, rounds)
-    return [
-        Row(
-            "start-up",
-            name,
-            "s",
-            tuple(found[name]),
-            against,
-            ratios(found[name], found[against]) if against else (),
-            goal,
-        )
-        for name, _, against, goal in asked
-    ]
+    work: dict[str, list[float]] = {name: [] for name, *_ in asked}
+    found = interleave(
+        {name: partial(_run, command, work[name]) for name, command, *_ in asked}, rounds
+    )
+    rows = []
+    for suffix, unit, values in (("", "s", found), (", processor time", "core-s", work)):
+        for name, _, against, goal in asked:
+            own = values[name][-rounds:]
+            base = values[against][-rounds:] if against else []
+            rows.append(
+                Row(
+                    "start-up",
+                    name + suffix,
+                    unit,
+                    tuple(own),
+                    against + suffix if against else "",
+                    ratios(own, base) if against else (),
+                    "" if suffix else goal,
+                )
+            )
+    return rows
 
 
-def _run(command: list[str]) -> float:
+def _run(command: list[str], work: list[float]) -> float:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     begun = time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     seconds = time.perf_counter() - begun
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)}: exit code {done.returncode}\n{done.stderr}")
+    work.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     return seconds

@@ -143,6 +143,8 @@ def test_startup(
     rows = check(startup.measure(tmp_path, rounds=1))
     assert rows["bonaface detect, one crop"].against == "import onnxruntime"
     assert rows["bonaface --help"].goal == "under 0.4 s"
+    assert len(rows) == 10
+    assert rows["bonaface --help, processor time"].against == "python -c pass, processor time"
 
 
 def test_detector_speed(load: Callable[[str], Any], tmp_path: Path) -> None:
@@ -153,7 +155,7 @@ def test_detector_speed(load: Callable[[str], Any], tmp_path: Path) -> None:
 
 def test_a_process_that_fails_is_no_measurement(load: Callable[[str], Any]) -> None:
     with pytest.raises(RuntimeError, match="exit code 3"):
-        load("startup")._run([sys.executable, "-c", "raise SystemExit(3)"])
+        load("startup")._run([sys.executable, "-c", "raise SystemExit(3)"], [])
 
 
 def test_every_mode_names_parameters_that_exist(load: Callable[[str], Any]) -> None:
