@@ -62,9 +62,13 @@ class Preprocess:
 
     def normalise(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Uint8 NxHxWx3 -> float32 Nx3xHxW, a view in channels-last memory order."""
+        count, height, width, channels = pixels.shape
         scale = np.float32(1) / (np.float32(255) * np.asarray(self.std, np.float32))
         shift = np.asarray(self.mean, np.float32) / np.asarray(self.std, np.float32)
-        return np.asarray(pixels * scale - shift, np.float32).transpose(0, 3, 1, 2)
+        # Whole rows at once: a loop of three channels would cost six times as much.
+        rows = pixels.reshape(count, height, width * channels) * np.tile(scale, width)
+        rows -= np.tile(shift, width)
+        return rows.reshape(pixels.shape).transpose(0, 3, 1, 2)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, with the parts of the recipe that are fixed spelled out."""
