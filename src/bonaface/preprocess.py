@@ -68,7 +68,8 @@ class Preprocess:
         # Whole rows at once: a loop of three channels would cost six times as much.
         rows = pixels.reshape(count, height, width * channels) * np.tile(scale, width)
         rows -= np.tile(shift, width)
-        return rows.reshape(pixels.shape).transpose(0, 3, 1, 2)
+        whole = rows.reshape(count, height, width, channels)
+        return np.asarray(whole, np.float32).transpose(0, 3, 1, 2)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, with the parts of the recipe that are fixed spelled out."""
