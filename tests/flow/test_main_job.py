@@ -1,7 +1,7 @@
 """The main job through the command line: train, evaluate, compare, detect."""
 
+import csv
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -21,8 +21,6 @@ def drawn(folder):
 
 def slice_of(name, folder):
     """A small set of links to real faces, with the metadata of those."""
-    import csv
-
     with (REAL_DATA / name / "metadata.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     quota = {"train": 30, "validation": 16, "test": 16}
@@ -90,10 +88,9 @@ def test_from_a_folder_to_a_comparison(fill, tmp_path, monkeypatch):
     assert (bad["answer"], bad["score"]) == ("not_applicable", None)
 
     # ONNX and card alone are enough to run.
-    for name in os.listdir(runs / "v2"):
-        if name not in ("model.onnx", "card.json"):
-            target = runs / "v2" / name
-            target.unlink() if target.is_file() else None
+    for target in (runs / "v2").iterdir():
+        if target.is_file() and target.name not in ("model.onnx", "card.json"):
+            target.unlink()
     assert json.loads(
         bonaface("detect", "--faces", "none", picture, "--model", runs / "v2", "--json")
     ) == [good]
