@@ -44,16 +44,52 @@ def test_slope_and_offset_are_recovered_and_platt_is_chosen() -> None:
     found = fit_calibration(logits, labels)
     assert found.kind == "platt"
     assert found.slope == pytest.approx(0.7, rel=0.03)
-    assert found.offset == pytest.approx(1.2, rel=0.04)
+    # Both classes weigh the same, so the odds of the sample go out of the offset.
+    odds = labels.sum() / (1 - labels).sum()
+    assert odds > 1.5
+    assert found.offset == pytest.approx(1.2 - math.log(odds), abs=0.05)
 
 
 def test_platt_agrees_with_logistic_regression() -> None:
     logits, labels = simulated(5_000, 1.3, -0.8, seed=3)
-    reference = LogisticRegression(C=np.inf, tol=1e-8).fit(logits[:, None], labels)
+    balanced = LogisticRegression(C=np.inf, tol=1e-8, class_weight="balanced")
+    reference = balanced.fit(logits[:, None], labels)
     found = fit_calibration(logits, labels)
     # Platt's smoothed targets move the answer by about 1 / n.
     assert found.slope == pytest.approx(reference.coef_[0, 0], abs=0.01)
     assert found.offset == pytest.approx(reference.intercept_[0], abs=0.01)
+
+
+@pytest.mark.parametrize(("reals", "fakes"), [(9_000, 1_000), (1_000, 9_000)])
+def test_the_score_is_given_as_many_fakes_as_reals(reals: int, fakes: int) -> None:
+    rng = np.random.default_rng(0)
+    logits = np.concatenate([rng.normal(-1, 1, reals), rng.normal(1, 1, fakes)])
+    labels = np.repeat([0, 1], [reals, fakes])
+    # Two normals a distance of 2 apart: log likelihood ratio 2 * logit, so 0 is one half.
+    found = fit_calibration(logits, labels)
+    assert float(found(0.0)) == pytest.approx(0.5, abs=0.03)
+    assert float(found(1.0)) == pytest.approx(expit(2.0), abs=0.02)
+
+
+def test_far_logits_keep_their_order() -> None:
+    logits = -np.arange(30.0, 700.0, 10.0)
+    assert (np.diff(Calibration()(logits)) < 0).all()
+    np.testing.assert_allclose(Calibration()(logits), expit(logits), rtol=1e-12)
+
+
+@pytest.mark.parametrize("n", [100, 200, 500, 700, 1400, 2500])
+def test_a_bpcer_of_exactly_one_percent_is_allowed(n: int) -> None:
+    reals, fakes = np.linspace(0.0, 0.6, n), np.linspace(0.7, 0.9, n)
+    scores = np.concatenate([reals, fakes])
+    point = fit_operating_points(scores, np.repeat([0, 1], n))["fake_above"]
+    assert point.bpcer == 0.01
+    assert point.rule == "BPCER at most 1% on validation"
+
+
+def test_too_few_reals_for_one_percent_is_said() -> None:
+    point = fit_operating_points([0.1, 0.2, 0.8, 0.9], [0, 0, 1, 1])["fake_above"]
+    assert point.bpcer == 0
+    assert point.rule == "BPCER 0 on validation; too few (2) to tell 1%"
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e4])

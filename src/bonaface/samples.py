@@ -271,7 +271,7 @@ def _check_needs(samples: Samples, need: Collection[str]) -> None:
                 f"expected real and fake images in the split {split} of {samples.root}, found no "
                 f"{' and no '.join(missing)} ones ({found}); add images under "
                 + " and ".join(f"{split}/{name}" for name in missing)
-                + ", or make new splits with `bonaface data split`"
+                + ""
             )
 
 
@@ -288,8 +288,8 @@ def _check_groups(samples: Samples) -> None:
     if crossing:
         raise DataError(
             f"{len(crossing)} groups of {samples.root} are in more than one split, so the test "
-            f"result would be worthless: {some(crossing)}; make new splits with "
-            "`bonaface data split`"
+            f"result would be worthless: {some(crossing)}; put each "
+            "group into one split (the column split of metadata.csv)"
         )
 
 

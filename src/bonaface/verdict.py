@@ -116,9 +116,10 @@ def fit_calibration(logits: ArrayLike, labels: ArrayLike, *, seed: int = 0) -> C
     """Choose temperature or Platt scaling by five-fold log loss, then fit it on everything.
 
     Targets are smoothed as in Platt (1999), so that perfectly separated classes give a finite
-    slope. A detector that ranks no better than chance gets a slope near 0: its scores then say
-    the base rate, which is the truth. One that ranks worse than chance gets the least slope that
-    keeps its order; turning it round would be a guess made on validation noise.
+    slope. Both classes weigh the same whatever their numbers: a score is the probability of fake
+    given as many fakes as reals. A detector that ranks no better than chance gets a slope near 0:
+    its scores then say one half, which is the truth. One that ranks worse than chance gets the
+    least slope that keeps its order; turning it round would be a guess made on validation noise.
 
     Args:
         logits: shape (n,).
@@ -140,7 +141,8 @@ def fit_calibration(logits: ArrayLike, labels: ArrayLike, *, seed: int = 0) -> C
             if test.all() or len(np.unique(y[~test])) < 2:
                 continue
             slope, offset = _fit(x[~test], y[~test], offset=kind == "platt")
-            loss += float(_log_loss(slope * x[test] + offset, y[test]).sum())
+            held = _log_loss(slope * x[test] + offset, y[test])
+            loss += float(held @ _equal_weights(y)[test])
         losses[kind] = loss
     # Platt has one more parameter: it must earn it.
     kind = "platt" if losses["platt"] < losses["temperature"] * 0.999 else "temperature"
@@ -163,19 +165,21 @@ def fit_operating_points(scores: ArrayLike, labels: ArrayLike) -> dict[str, Oper
     y = np.asarray(labels).astype(bool)
     fakes, reals = np.sort(s[y]), np.sort(s[~y])
     values = np.unique(s)
-    edges = np.concatenate([[values[0]], (values[1:] + values[:-1]) / 2, [_above(values[-1])]])
+    # Between neighbours without a float between them, the middle would round down to the lower.
+    middles = np.maximum((values[1:] + values[:-1]) / 2, np.nextafter(values[:-1], np.inf))
+    edges = np.concatenate([[values[0]], middles, [np.nextafter(values[-1], np.inf)]])
     apcer = np.searchsorted(fakes, edges, side="left") / len(fakes)
-    bpcer = 1 - np.searchsorted(reals, edges, side="left") / len(reals)
+    bpcer = (len(reals) - np.searchsorted(reals, edges, side="left")) / len(reals)
     # Ties go to the threshold nearest one half, the one a reader would have guessed.
     order = np.lexsort((np.abs(edges - 0.5), np.round(apcer + bpcer, 12)))
     fake_above = int(np.flatnonzero(bpcer <= BPCER_TARGET)[0])
     real_below = min(int(np.flatnonzero(apcer <= APCER_TARGET)[-1]), fake_above)
     chosen = {
         "balanced": (int(order[0]), "highest balanced accuracy on validation"),
-        "fake_above": (fake_above, f"BPCER at most {BPCER_TARGET:.0%} on validation"),
+        "fake_above": (fake_above, _rule("BPCER", BPCER_TARGET, len(reals))),
         "real_below": (
             real_below,
-            f"APCER at most {APCER_TARGET:.0%} on validation, and not above fake_above",
+            f"{_rule('APCER', APCER_TARGET, len(fakes))}, and not above fake_above",
         ),
     }
     return {
@@ -192,12 +196,22 @@ def fit_operating_points(scores: ArrayLike, labels: ArrayLike) -> dict[str, Oper
     }
 
 
-def _above(value: float) -> float:
-    return float(np.nextafter(value, np.inf))
+def _rule(rate: str, target: float, n: int) -> str:
+    if n * target < 1:
+        return f"{rate} 0 on validation; too few ({n}) to tell {target:.0%}"
+    return f"{rate} at most {target:.0%} on validation"
 
 
 def _sigmoid(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.asarray(0.5 * (1 + np.tanh(0.5 * x)))
+    small = np.exp(-np.abs(x))
+    return np.asarray(np.where(x < 0, small, 1.0) / (1 + small))
+
+
+def _equal_weights(labels: NDArray[np.float64]) -> NDArray[np.float64]:
+    """One weight a sample, so that each class weighs half of the samples."""
+    fakes = labels.sum()
+    reals = len(labels) - fakes
+    return len(labels) / 2 * np.asarray(np.where(labels == 1, 1 / fakes, 1 / reals), np.float64)
 
 
 def _log_loss(logits: NDArray[np.float64], targets: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -214,17 +228,17 @@ def _fit(
     n_fake = labels.sum()
     n_real = len(labels) - n_fake
     targets = np.where(labels == 1, (n_fake + 1) / (n_fake + 2), 1 / (n_real + 2))
+    weights = _equal_weights(labels)
     scale = max(float(np.abs(x).max()), 1e-12)
     unit = x / scale
 
     def objective(p: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         z = p[0] * unit + (p[1] if offset else 0.0)
-        residual = _sigmoid(z) - targets
+        residual = weights * (_sigmoid(z) - targets)
         gradient = [residual @ unit, residual.sum()] if offset else [residual @ unit]
-        return float(_log_loss(z, targets).sum()), np.asarray(gradient)
+        return float(weights @ _log_loss(z, targets)), np.asarray(gradient)
 
     found = minimize(objective, np.zeros(2 if offset else 1), jac=True, method="BFGS").x
     if found[0] < _LEAST_SLOPE:
-        base = float(targets.mean())
-        return _LEAST_SLOPE / scale, float(np.log(base / (1 - base))) if offset else 0.0
+        return _LEAST_SLOPE / scale, 0.0
     return float(found[0]) / scale, float(found[1]) if offset else 0.0
