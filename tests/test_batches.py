@@ -6,7 +6,8 @@ from PIL import Image
 
 from bonaface import batches as module
 from bonaface.batches import Batches, open_cache
-from bonaface.errors import DataError
+from bonaface.errors import DataError, ImageError
+from bonaface.images import read_image
 from bonaface.preprocess import Preprocess
 from bonaface.samples import Sample, Samples
 
@@ -193,3 +194,46 @@ def test_leaving_early_ends_the_workers(cache):
     for _ in make(cache, workers=3).shuffled(0):
         break
     assert threading.active_count() == before
+
+
+def test_a_last_odd_row_is_no_batch_of_its_own(cache):
+    few = Batches(cache, np.arange(15), RECIPE, 2, workers=0)
+    assert sorted({len(rows) for _, _, rows in every(few, 0)}) == [2, 3]
+
+
+def test_only_our_own_folders_are_deleted(samples, tmp_path, monkeypatch):
+    root = tmp_path / "project"
+    unfinished = root / f".{'a' * 32}.{'b' * 8}.tmp"
+    mine = [root / ".git", root / ".cache.tmp", root / "photos"]
+    for folder in (unfinished, *mine):
+        folder.mkdir(parents=True)
+        (folder / "pixels.u8").write_bytes(b"x" * 1000)
+        os.utime(folder, (1e9, 1e9))
+    monkeypatch.setattr(module, "_KEEP_BYTES", 10)
+    open_cache(samples, RECIPE, root=root)
+    assert not unfinished.exists()
+    assert all((folder / "pixels.u8").is_file() for folder in mine)
+
+
+def test_a_file_that_can_be_read_again_is_read_again(samples, tmp_path, monkeypatch):
+    def refuse(path):
+        if path.name == "04.png":
+            raise ImageError("no permission to read it", path.name)
+        return read_image(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "read_image", refuse)
+        assert len(open_cache(samples, RECIPE, root=tmp_path / "cache").rows) == 22
+        assert len(open_cache(samples, RECIPE, root=tmp_path / "cache").rows) == 22
+    assert len(open_cache(samples, RECIPE, root=tmp_path / "cache").rows) == 23
+
+
+def test_two_that_build_one_cache_end_with_one_cache(samples, tmp_path):
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(4) as pool:
+        for attempt in range(5):
+            root = tmp_path / str(attempt)
+            caches = list(pool.map(lambda root: open_cache(samples, RECIPE, root=root), [root] * 4))
+            assert all(np.array_equal(c.pixels, caches[0].pixels) for c in caches)
+            assert len(list(root.iterdir())) == 1

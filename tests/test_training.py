@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from bonaface import checkpoints, training
+from bonaface import batches, checkpoints, training
 from bonaface.bundle import load_bundle
 from bonaface.config import TrainConfig
 from bonaface.detector import Detector
@@ -163,6 +163,37 @@ def test_full_disk_outside_checkpoints_is_one_line_too(data, tmp_path, no_export
         train(data, tmp_path / "run", CONFIG)
 
 
+def test_momentum_and_balanced_batches_resume_bit_equal_too(data, tmp_path, no_export):
+    config = CONFIG.model_copy(update={"optimizer": "sgd", "balance": "batches"})
+    train(data, tmp_path / "whole", config)
+    press = Until(2, 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(KeyboardInterrupt):
+        train(data, tmp_path / "run", config, watch=press)
+    train(data, tmp_path / "run", config, resume=True)
+    assert_same_run(tmp_path / "whole", tmp_path / "run")
+
+
+def test_a_wrong_setting_does_not_take_the_folder(data, tmp_path, no_export):
+    for wrong in ({"size": 33}, {"augment": "nonsense"}, {"model": "nonsense"}):
+        with pytest.raises(ConfigError):
+            train(data, tmp_path / "run", CONFIG.model_copy(update=wrong))
+    train(data, tmp_path / "run", CONFIG.model_copy(update={"epochs": 1}))
+
+
+def test_test_pictures_are_not_opened(data, tmp_path, no_export, monkeypatch):
+    opened = []
+
+    def reading(path, *rest):
+        opened.append(path)
+        return read_image(path, *rest)
+
+    monkeypatch.setenv("BONAFACE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(batches, "read_image", reading)
+    train(data, tmp_path / "run", CONFIG.model_copy(update={"epochs": 1}))
+    assert len(opened) == 2 * (20 + 8)
+    assert not any("test" in path.relative_to(data).parts for path in opened)
+
+
 def test_damaged_checkpoint_is_refused(data, tmp_path, no_export):
     train(data, tmp_path / "run", CONFIG.model_copy(update={"epochs": 1}))
     last = tmp_path / "run" / "training" / "last.safetensors"
@@ -177,6 +208,11 @@ def test_resume_wants_the_same_settings_and_the_same_data(data, tmp_path, no_exp
         train(data, tmp_path / "run", CONFIG)
     with pytest.raises(ConfigError, match="epochs = 1, now 3"):
         train(data, tmp_path / "run", CONFIG, resume=True)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "README.md").write_text("mine")
+    with pytest.raises(ConfigError, match="new or empty folder"):
+        train(data, tmp_path / "mine", CONFIG)
+    assert (tmp_path / "mine" / "README.md").read_text() == "mine"
     with pytest.raises(ConfigError, match="found none"):
         train(data, tmp_path / "none", CONFIG, resume=True)
     other = tmp_path / "other"
@@ -186,9 +222,15 @@ def test_resume_wants_the_same_settings_and_the_same_data(data, tmp_path, no_exp
 
 
 def test_a_loss_that_is_not_finite_stops_and_says_what_to_try(data, tmp_path, no_export):
-    wild = CONFIG.model_copy(update={"optimizer": "sgd", "lr": 1e30, "clip": 1e30, "warmup": 0.0})
-    with pytest.raises(TrainingError, match=r"epoch \d, step \d.*learning rate 9\.89e\+29.*try"):
-        train(data, tmp_path / "run", wild)
+    # The loss overflows in the first case, the gradient alone in the second.
+    for number, wild in enumerate(
+        (
+            {"optimizer": "sgd", "lr": 1000.0, "clip": 1e30, "warmup": 0.0, "epochs": 20},
+            {"optimizer": "adamw", "lr": 1000.0, "clip": 1.0, "warmup": 0.0, "epochs": 20},
+        )
+    ):
+        with pytest.raises(TrainingError, match=r"epoch \d+, step \d+.*learning rate \d.*try"):
+            train(data, tmp_path / str(number), CONFIG.model_copy(update=wild))
 
 
 def test_patience_ends_the_run(data, tmp_path, no_export):

@@ -7,6 +7,7 @@ import hashlib
 import json
 import mmap
 import os
+import re
 import shutil
 import time
 from collections import deque
@@ -20,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from bonaface.augment import recipe
+from bonaface.detector import processor_count
 from bonaface.errors import DataError, ImageError
 from bonaface.files import atomic_folder, cache_root, write_json
 from bonaface.images import read_image
@@ -33,6 +35,9 @@ _CHUNK = 256
 _KEEP_BYTES = 20 << 30
 _STALE_SECONDS = 86_400
 _DROP_EVERY = 16
+# Other names in the folder are not ours to delete.
+_CACHE = re.compile(r"[0-9a-f]{32}")
+_UNFINISHED = re.compile(r"\.[0-9a-f]{32}\.[0-9a-f]{8}\.tmp")
 
 
 @dataclass(frozen=True)
@@ -81,18 +86,20 @@ def open_cache(
     """
     root = root or cache_root()
     folder = root / _fingerprint(samples, preprocess)
-    if not (folder / "index.json").is_file():
-        try:
+    try:
+        if folder.is_dir() and _can_be_read_now(samples, folder):
+            shutil.rmtree(folder)
+        if not folder.is_dir():
             root.mkdir(parents=True, exist_ok=True)
             _prune(root)
-            with atomic_folder(folder) as temporary:
-                _decode(samples, preprocess, temporary, workers or cores(), progress)
-        except OSError as error:
-            raise DataError(
-                f"expected room for decoded crops in {str(root)!r}, got: {error}; free some, or "
-                "set BONAFACE_CACHE to a folder on another disk"
-            ) from error
-    return _open(samples, preprocess, folder)
+            with atomic_folder(folder, first_wins=True) as temporary:
+                _decode(samples, preprocess, temporary, workers or processor_count(), progress)
+        return _open(samples, preprocess, folder)
+    except OSError as error:
+        raise DataError(
+            f"expected room for decoded crops in {str(root)!r}, got: {error}; free some, or "
+            "set BONAFACE_CACHE to a folder on another disk"
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +155,9 @@ class Batches:
         self._balance = balance
         self._seed = seed
         self._workers = workers
-        self._steps = -(-len(self._epoch_rows(0)) // batch_size)
+        count = len(self._epoch_rows(0))
+        # A batch of one has no variance to normalise by, so a last odd row joins another batch.
+        self._steps = max(1, min(-(-count // batch_size), count // 2))
 
     def __len__(self) -> int:
         """Steps in an epoch."""
@@ -259,7 +268,7 @@ def _decode(
 
 def _open(samples: Samples, preprocess: Preprocess, folder: Path) -> PixelCache:
     os.utime(folder)
-    unreadable = json.loads((folder / "index.json").read_text(encoding="utf-8"))["unreadable"]
+    unreadable = _unreadable(folder)
     rows = tuple(row for row in samples.rows if row.path not in unreadable)
     shape = (len(rows), preprocess.size, preprocess.size, 3)
     path = folder / "pixels.u8"
@@ -274,23 +283,32 @@ def _open(samples: Samples, preprocess: Preprocess, folder: Path) -> PixelCache:
     return PixelCache(pixels, rows, unreadable, mapped)
 
 
+def _can_be_read_now(samples: Samples, folder: Path) -> bool:
+    """Whether a file that could not be read when the cache was made can be now."""
+    for path in _unreadable(folder):
+        with contextlib.suppress(ImageError):
+            read_image(samples.root / path)
+            return True
+    return False
+
+
+def _unreadable(folder: Path) -> dict[str, str]:
+    found = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+    return dict(found["unreadable"])
+
+
 def _prune(root: Path) -> None:
     caches = []
     for folder in root.iterdir():
         with contextlib.suppress(OSError):
             age = time.time() - folder.stat().st_mtime
-            if folder.name.startswith("."):
+            if _UNFINISHED.fullmatch(folder.name):
                 if age > _STALE_SECONDS:
                     shutil.rmtree(folder, ignore_errors=True)
-            elif (folder / "pixels.u8").is_file():
+            elif _CACHE.fullmatch(folder.name) and (folder / "pixels.u8").is_file():
                 caches.append((age, (folder / "pixels.u8").stat().st_size, folder))
     total = 0
     for _, size, folder in sorted(caches):
         total += size
         if total > _KEEP_BYTES:
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0))

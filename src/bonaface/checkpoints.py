@@ -37,9 +37,9 @@ def save(
     module: torch.nn.Module,
     optimizer: torch.optim.Optimizer,
     state: State,
-    fingerprint: str,
+    note: dict[str, Any],
 ) -> None:
-    """Write weights, optimiser memory and state.
+    """Write weights, optimiser memory, state, and a note of the data it was trained on.
 
     Raises:
         TrainingError: the disk is full or gone; the checkpoint that was there is whole.
@@ -49,7 +49,7 @@ def save(
         tensors |= {f"optimizer.{index}.{key}": value for key, value in memory.items()}
     about = {
         "version": _VERSION,
-        "fingerprint": fingerprint,
+        "data": note,
         "state": {
             key: [row.to_dict() for row in value] if key == "history" else value
             for key, value in ((f, getattr(state, f)) for f in State.__slots__)
@@ -59,7 +59,7 @@ def save(
 
 
 def load(
-    path: Path, module: torch.nn.Module, optimizer: torch.optim.Optimizer, fingerprint: str
+    path: Path, module: torch.nn.Module, optimizer: torch.optim.Optimizer, note: dict[str, Any]
 ) -> State:
     """Fill `module` and `optimizer` from a checkpoint and return the state it was taken in.
 
@@ -68,7 +68,7 @@ def load(
         TrainingError: it is damaged.
     """
     tensors, about = _read(path)
-    if about.get("version") != _VERSION or about.get("fingerprint") != fingerprint:
+    if about.get("version") != _VERSION or about.get("data") != note:
         raise ConfigError(
             f"expected the checkpoint {str(path)!r} to be of this version and this data, got "
             "another; name another --out, or the data it began with"

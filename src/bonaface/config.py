@@ -83,7 +83,7 @@ class TrainConfig(Config):
     epochs: int = Field(default=10, ge=1, le=10_000)
     batch_size: int = Field(default=32, ge=2, le=4096)
     optimizer: Literal["sgd", "adamw"] = "adamw"
-    lr: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    lr: float | None = Field(default=None, gt=0, le=1000)
     weight_decay: float = Field(default=0.01, ge=0, allow_inf_nan=False)
     warmup: float = Field(default=0.05, ge=0, lt=1)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)

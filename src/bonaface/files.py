@@ -30,16 +30,24 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path, *, first_wins: bool = False) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; on success it takes the place of `path`.
 
-    On any exception the temporary folder is removed and `path` is left as it was.
+    On any exception the temporary folder is removed and `path` is left as it was. With
+    `first_wins`, a `path` that has appeared in the meantime stays, and ours is removed: right
+    where everyone would write the same.
     """
     temporary = _beside(path)
     temporary.mkdir()
     try:
         yield temporary
-        if path.exists():
+        if first_wins:
+            try:
+                temporary.rename(path)
+            except OSError:
+                if not path.is_dir():
+                    raise
+        elif path.exists():
             old = _beside(path)
             path.replace(old)
             try:

@@ -84,7 +84,7 @@ class Preprocess:
         """
         try:
             made = cls(int(value["size"]), tuple(value["mean"]), tuple(value["std"]))
-        except (KeyError, TypeError, ValueError, ConfigError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, ConfigError) as error:
             raise BundleError(
                 f"expected a preprocessing recipe with size, mean and std, got {value!r}; "
                 "use a bundle that this version wrote"

@@ -66,11 +66,13 @@ class Samples:
         root: the data set's folder, absolute.
         rows: sorted by path; paths are unique.
         notes: what a person should know about how the data set was read.
+        ratios: shares by which it was split here; None where it came with splits.
     """
 
     root: Path
     rows: tuple[Sample, ...]
     notes: tuple[str, ...] = ()
+    ratios: tuple[float, float, float] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -94,10 +96,11 @@ class Samples:
         """Where the sample lies on disk."""
         return self.root / sample.path
 
-    def fingerprint(self) -> str:
+    def fingerprint(self, *, with_split: bool = True) -> str:
         """SHA-256, in hex, over path, label, split, group and byte size of every sample.
 
-        The same files in another place, copied at another time, have the same fingerprint.
+        The same files in another place, copied at another time, have the same fingerprint; without
+        the split, also where they are split in another way.
         Raises DataError when a file has gone since the data set was read.
         """
         digest = hashlib.sha256()
@@ -109,7 +112,7 @@ class Samples:
                     f"{row.path} was there when {self.root} was read and is not now "
                     f"({error.strerror}); read the data set again"
                 ) from error
-            line = [row.path, row.label, row.split, row.group, size]
+            line = [row.path, row.label, row.split if with_split else None, row.group, size]
             digest.update(json.dumps(line).encode() + b"\n")
         return digest.hexdigest()
 
@@ -173,7 +176,8 @@ def load_samples(
             "see docs/data.md for the layouts that are read"
         )
     rows = tuple(sorted(_with_splits(drafts, root, ratios, seed, notes), key=lambda r: r.path))
-    samples = Samples(root, rows, tuple(notes))
+    made_here = any(draft.split is None for draft in drafts)
+    samples = Samples(root, rows, tuple(notes), (ratios or DEFAULT_RATIOS) if made_here else None)
     _check_needs(samples, need)
     _check_groups(samples)
     _check_copies(samples, files.images)

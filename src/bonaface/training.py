@@ -24,11 +24,12 @@ from sklearn.metrics import roc_auc_score
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 import bonaface
-from bonaface.batches import Batches, PixelCache, cores, open_cache
+from bonaface.augment import recipe
+from bonaface.batches import Batches, PixelCache, open_cache
 from bonaface.bundle import Bundle, CalibrationCard, Card, finish_bundle
 from bonaface.checkpoints import State, load, load_weights, save, save_weights
 from bonaface.config import TrainConfig
-from bonaface.detector import Detector
+from bonaface.detector import Detector, processor_count
 from bonaface.errors import ConfigError, TrainingError
 from bonaface.files import write_text
 from bonaface.history import Epoch, TensorBoard, overfitting_from, write_history
@@ -90,6 +91,10 @@ class Run:
         """The checkpoint to resume from."""
         return self.folder / "last.safetensors"
 
+    def note(self) -> dict[str, Any]:
+        """What a checkpoint must agree with: the data, and which of it could be read."""
+        return {"fingerprint": self.fingerprint, "unreadable": sorted(self.cache.unreadable)}
+
     @property
     def best(self) -> Path:
         """The weights of the best epoch so far."""
@@ -110,7 +115,8 @@ def train(
 
     Args:
         data: see `bonaface.samples.load_samples`; needs train and validation.
-        out: folder of the run; becomes the bundle, with checkpoints and curves in ``training/``.
+        out: folder of the run, new or empty; becomes the bundle, with checkpoints and curves in
+            ``training/``.
         config: every choice that changes the result.
         resume: go on with the run in `out`, which was started with the same settings and data.
         ratios: shares of train, validation and test, for data that has no splits.
@@ -124,10 +130,12 @@ def train(
         KeyboardInterrupt: stopped; a checkpoint was written, and `resume` goes on.
     """
     watch = watch or Watch()
-    samples = load_samples(data, ratios=ratios, seed=config.seed, need=("train", "validation"))
+    # The split's seed is not the run's: runs with other seeds are judged on the same pictures.
+    samples = load_samples(data, ratios=ratios, need=("train", "validation"))
     for note in samples.notes:
         watch.note(note)
-    _claim(out / "training", config, resume)
+    _check_claim(out, config, resume)
+    recipe(config.augment)
     torch.manual_seed(config.seed)
     made = registry.create(config)
     if made.origin.get("fresh"):
@@ -140,9 +148,10 @@ def train(
     if cache.unreadable:
         path, reason = next(iter(cache.unreadable.items()))
         watch.note(f"{len(cache.unreadable)} pictures cannot be read ({path}: {reason}, ...)")
-    workers = max(1, cores() // 2) if workers is None else workers
+    workers = max(1, processor_count() // 2) if workers is None else workers
     run = Run(out, config, made, cache, samples, samples.fingerprint(), workers, watch)
     try:
+        write_text(run.folder / "config.toml", config.to_toml())
         state = fit(run, resume=resume)
         return _finish(run, state)
     except OSError as error:
@@ -159,12 +168,14 @@ def fit(run: Run, *, resume: bool) -> State:
     class_weight = _class_weights(cache, config)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     fabric = Fabric(accelerator="auto", devices=1, precision=_precision(config))
-    module: torch.nn.Module = run.made.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = _optimizer(run.made, config)
+    network: torch.nn.Module = run.made.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    memory = _optimizer(run.made, config)
+    # Fabric's wrappers compute; what is saved, loaded and set belongs to the plain objects, after
+    # they have moved to the device.
+    module, optimizer = fabric.setup(network, memory)
     state = State()
     if resume and run.last.is_file():
-        state = load(run.last, module, optimizer, run.fingerprint)
-    module, optimizer = fabric.setup(module, optimizer)
+        state = load(run.last, network, memory, run.note())
     board = TensorBoard(run.folder / "tensorboard", len(state.history))
 
     with _stop_requested() as stop:
@@ -172,7 +183,7 @@ def fit(run: Run, *, resume: bool) -> State:
             begun, images = time.perf_counter(), 0
             module.train()
             for batch in batches.shuffled(state.epoch, state.step):
-                for group in optimizer.param_groups:
+                for group in memory.param_groups:
                     group["lr"] = _rate(run, len(batches), state.epoch, state.step)
                 # Keyed by the step, so that dropout is the same after a resume.
                 torch.manual_seed(_step_seed(config.seed, state))
@@ -182,7 +193,11 @@ def fit(run: Run, *, resume: bool) -> State:
                 if not math.isfinite(loss_value := float(loss.detach())):
                     raise _diverged(run, len(batches), state)
                 fabric.backward(loss)
-                fabric.clip_gradients(module, optimizer, max_norm=config.clip)
+                norm = fabric.clip_gradients(
+                    module, optimizer, max_norm=config.clip, error_if_nonfinite=False
+                )
+                if norm is None or not math.isfinite(float(norm)):
+                    raise _diverged(run, len(batches), state)
                 optimizer.step()
                 optimizer.zero_grad()
                 images += len(labels)
@@ -195,7 +210,7 @@ def fit(run: Run, *, resume: bool) -> State:
                 )
                 watch.stepped(state.epoch + 1, state.step, len(batches), loss_value, len(labels))
                 if stop.is_set():
-                    save(run.last, module, optimizer, state, run.fingerprint)
+                    save(run.last, network, memory, state, run.note())
                     raise KeyboardInterrupt
             speed = images / (time.perf_counter() - begun)
             measured = _validate(fabric, module, validation, class_weight)
@@ -212,13 +227,13 @@ def fit(run: Run, *, resume: bool) -> State:
             )
             state, better = _next(state, row, config)
             if better:
-                save_weights(run.best, module)
-            save(run.last, module, optimizer, state, run.fingerprint)
+                save_weights(run.best, network)
+            save(run.last, network, memory, state, run.note())
             write_history(run.folder, state.history)
             board.add(row)
             watch.epoch_ended(row, better)
     board.close()
-    load_weights(run.best, run.made.module)
+    load_weights(run.best, network)
     return state
 
 
@@ -289,6 +304,8 @@ def _finish(run: Run, state: State) -> Bundle:
         validation={},
         data={
             "fingerprint": run.fingerprint,
+            "files": samples.fingerprint(with_split=False),
+            "ratios": None if samples.ratios is None else list(samples.ratios),
             "counts": samples.counts(),
             "unreadable": cache.unreadable,
         },
@@ -322,19 +339,23 @@ def _finish(run: Run, state: State) -> Bundle:
     return finish_bundle(out, card)
 
 
-def _claim(folder: Path, config: TrainConfig, resume: bool) -> None:
-    settings = folder / "config.toml"
+def _check_claim(out: Path, config: TrainConfig, resume: bool) -> None:
+    """Refuse a folder that holds something else than the run to resume."""
+    settings = out / "training" / "config.toml"
     if not settings.is_file():
         if resume:
             raise ConfigError(
-                f"expected a run to resume in {str(folder.parent)!r}, found none; "
-                "leave out --resume"
+                f"expected a run to resume in {str(out)!r}, found none; leave out --resume"
             )
-        write_text(settings, config.to_toml())
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise ConfigError(
+                f"expected a new or empty folder as --out, got {str(out)!r}, which holds "
+                "something else; name another folder"
+            )
         return
     if not resume:
         raise ConfigError(
-            f"expected a new folder as --out, got {str(folder.parent)!r}, which holds a run; "
+            f"expected a new folder as --out, got {str(out)!r}, which holds a run; "
             "add --resume to go on with it, or name another folder"
         )
     before = TrainConfig.read(settings)
@@ -345,7 +366,7 @@ def _claim(folder: Path, config: TrainConfig, resume: bool) -> None:
     ]
     if changed:
         raise ConfigError(
-            f"expected the settings that the run in {str(folder.parent)!r} began with "
+            f"expected the settings that the run in {str(out)!r} began with "
             f"({'; '.join(changed)}); repeat those, or name another folder"
         )
 
@@ -421,7 +442,9 @@ def _precision(config: TrainConfig) -> Any:
     if torch.cuda.is_available():
         native = torch.cuda.is_bf16_supported()
     else:
-        native = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+        # Not public, and not in every version; without an answer, float32 is never wrong.
+        asked = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+        native = any(getattr(torch.cpu, name, bool)() for name in asked)
     return "bf16-mixed" if native else "32-true"
 
 

@@ -42,10 +42,10 @@ def evaluate(
     ratios: Annotated[
         str | None,
         typer.Option(
-            metavar="80/10/10", help="Train, validation and test shares, for data without splits."
+            metavar="80/10/10", help="For data without splits [those it was trained with]."
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of intervals, limit and ratios.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of intervals and limit.")] = 0,
 ) -> None:
     """Measure a detector on one split: figures with intervals, curves, mistakes, a report.
 
@@ -59,7 +59,9 @@ def evaluate(
     from bonaface.samples import load_samples
 
     detector = load_detector(bundle)
-    samples = load_samples(data, ratios=parse_ratios(ratios), seed=seed)
+    trained = detector.bundle.card.data.get("ratios")
+    shares = parse_ratios(ratios) or (tuple(trained) if trained else None)
+    samples = load_samples(data, ratios=shares)
     with _progress() as progress:
         found = measure(
             detector,
