@@ -720,3 +720,17 @@ def test_real_data_sets(name, counts):
     assert samples.notes == ()
     if any(0 in pair for pair in counts.values()):
         assert "expected real and fake" in refused(REAL_DATA / name, need=tuple(counts))
+
+
+def test_a_split_made_here_is_remembered_and_one_that_came_is_not(tmp_path):
+    pair = numbered(tmp_path / "pair", ["real", "fake"], 20)
+    assert load_samples(pair).ratios == (0.8, 0.1, 0.1)
+    assert load_samples(pair, ratios=(0.5, 0.25, 0.25)).ratios == (0.5, 0.25, 0.25)
+    assert load_samples(standard(tmp_path / "whole"), ratios=(0.5, 0.25, 0.25)).ratios is None
+
+
+def test_fingerprint_without_the_split_is_that_of_the_files(tmp_path):
+    pair = numbered(tmp_path, ["real", "fake"], 20)
+    one, other = load_samples(pair), load_samples(pair, ratios=(0.5, 0.25, 0.25))
+    assert one.fingerprint() != other.fingerprint()
+    assert one.fingerprint(with_split=False) == other.fingerprint(with_split=False)
