@@ -25,7 +25,7 @@ def table(label, score, group=None):
     label, score = np.asarray(label), np.asarray(score, dtype=float)
     paths = tuple(f"{i:05d}" for i in range(len(label)))
     meta = {"group": group} if group is not None else {}
-    return Scores(paths, label, score, np.zeros(len(label)), meta)
+    return Scores(paths, label, score, score, meta)
 
 
 def simulated(strength, n=300, seed=0, label_seed=0, group=None):
@@ -183,6 +183,19 @@ def test_holm_lies_between_no_correction_and_bonferroni_and_keeps_the_order(p):
 
 
 # -- the comparison -------------------------------------------------------------------------------
+
+
+def test_saturated_scores_are_compared_by_their_logits():
+    label = np.random.default_rng(0).integers(0, 2, 300)
+    paths = tuple(f"{i:05d}" for i in range(300))
+    logits = [
+        60 + strength * label + np.random.default_rng(seed).normal(size=300)
+        for seed, strength in ((1, 3.0), (2, 0.5))
+    ]
+    good, poor = (Scores(paths, label, 1 / (1 + np.exp(-x)), x) for x in logits)
+    (pair,) = compare([entry("good", good), entry("poor", poor)]).pairs
+    assert pair.better_auc == "good"
+    assert pair.better_accuracy is None
 
 
 def test_a_plainly_better_detector_is_called_better_wherever_it_stands():

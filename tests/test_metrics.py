@@ -29,7 +29,7 @@ from bonaface.scores import Scores
 def make(label, score, names=None, **meta):
     label, score = np.asarray(label), np.asarray(score, dtype=float)
     names = names or tuple(f"{i:06d}" for i in range(len(label)))
-    return Scores(names, label, score, np.zeros(len(label)), meta)
+    return Scores(names, label, score, score, meta)
 
 
 def simulated(n=400, seed=0, ties=False, strength=1.5, **meta):
@@ -164,6 +164,25 @@ def test_swapped_labels_turn_auc_around_and_swapped_scores_turn_it_back(rows):
 )
 def test_eer_in_closed_cases(label, score, eer):
     assert values(make(label, score))["eer"] == pytest.approx(eer)
+
+
+def test_scores_that_saturate_are_ranked_by_their_logits():
+    rng = np.random.default_rng(3)
+    label = rng.integers(0, 2, 400)
+    logit = 60 + rng.normal(label, size=400)
+    score = 1 / (1 + np.exp(-logit))
+    assert np.unique(score).size == 1
+    scores = Scores(tuple(f"{i:03d}" for i in range(400)), label, score, logit)
+    got = values(scores)
+    assert got["auc"] == pytest.approx(sk.roc_auc_score(label, logit), abs=1e-12)
+    assert got["ap"] == pytest.approx(sk.average_precision_score(label, logit), abs=1e-12)
+    assert got["eer"] == pytest.approx(eer_by_hand(label, logit), abs=1e-12)
+    assert got["bpcer"] == 1
+    fpr, tpr, _ = sk.roc_curve(label, logit, drop_intermediate=False)
+    assert got["tpr_at_fpr_1"] == pytest.approx(tpr[fpr <= 0.01].max(), abs=1e-12)
+    np.testing.assert_allclose(roc(scores).x, fpr)
+    np.testing.assert_allclose(roc(scores).y, tpr)
+    assert set(roc(scores).threshold) == {None, 1.0}
 
 
 def test_eer_of_two_normals_is_the_known_one():

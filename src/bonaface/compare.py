@@ -177,7 +177,7 @@ def compare(entries: Sequence[Entry], *, resamples: int = 1000, seed: int = 0) -
             for name in DIFFERENCES
         }
         decided = mcnemar(right[a], right[b])
-        ranked = delong(fake, joined[a].scores.score, joined[b].scores.score)
+        ranked = delong(fake, joined[a].scores.logit, joined[b].scores.logit)
         pairs.append(
             Pair(joined[a].name, joined[b].name, differences, decided, ranked, None, None, "")
         )
@@ -227,7 +227,7 @@ def mcnemar(first_right: npt.NDArray[np.bool_], second_right: npt.NDArray[np.boo
 
 
 def delong(fake: npt.NDArray[np.bool_], first: Array, second: Array) -> DeLong:
-    """DeLong's test that two columns of scores, (n,) each, have one AUC for labels `fake`, (n,).
+    """DeLong's test that two columns of scores or logits, (n,) each, have one AUC for labels `fake`, (n,).
 
     The samples are taken as independent. Where they come in groups, p is too small.
     """

@@ -147,9 +147,10 @@ class Slice:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Curve:
-    """A curve through the points that thresholds reach: `x[i], y[i]` at `score >= threshold[i]`.
+    """A curve through the points that cuts between logits reach, with the score at each cut.
 
-    `roc`: x false positive rate, y true positive rate. `precision_recall`: x recall, y precision.
+    `x[i], y[i]` is what `score >= threshold[i]` gives; where logits round to one score, several
+    points share that threshold, and it gives the last of them. `roc`: x false positive rate, y true positive rate. `precision_recall`: x recall, y precision.
     `det`: x BPCER, y APCER. The threshold of the point where nothing is called fake is None.
     """
 
@@ -185,11 +186,14 @@ def figures(
     """Every figure of `FIGURES`, in that order; `score >= threshold` is a decision for fake.
 
     accuracy, balanced_accuracy (mean of recall and 1 - BPCER), precision, recall, f1 (2TP / (2TP +
-    FP + FN), so 0 when nothing is called fake); auc and ap (average precision), with tied scores
-    counted as scikit-learn does; eer, where the ROC curve, straight between its points, crosses
+    FP + FN), so 0 when nothing is called fake); auc and ap (average precision), with ties counted
+    as scikit-learn does; eer, where the ROC curve, straight between its points, crosses
     FPR = 1 - TPR; apcer, share of all fakes passed as real; bpcer, share of reals called fake;
     tpr_at_fpr_1 and _01, the best recall of a threshold with FPR of at most 1 % and 0.1 %; brier;
     ece, over `ECE_BINS` bins of equal mass.
+
+    auc, ap, eer and tpr_at_fpr look at the order of the logits, which is that of the scores but
+    without the ties that arise where scores round to 0 or 1.
 
     Args:
         scores: the table.
@@ -234,8 +238,7 @@ def replicates(
         return {name: np.full(1 + resamples, np.nan) for name in (*FIGURES, "ece_noise")}
     groups = scores.groups()
     table = _group_sums(scores, threshold, groups)
-    order = np.argsort(-scores.score, kind="stable")
-    ends = _last_of_ties(scores.score[order])
+    order, ends = _ranking(scores)
     fake = scores.label[order] == 1
     ranked = groups[order]
     parts: list[dict[str, Array]] = []
@@ -324,9 +327,11 @@ def _cumulated(weights: Array, ends: npt.NDArray[np.intp]) -> Array:
     return np.concatenate([np.zeros((len(called), 1)), called], axis=1)
 
 
-def _last_of_ties(ordered: Array) -> npt.NDArray[np.intp]:
-    """Index of the last row of each run of equal scores; only there can a threshold cut."""
-    return np.flatnonzero(np.append(np.diff(ordered) != 0, True))
+def _ranking(scores: Scores) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Rows from the highest logit down; where in that order each run of equal logits ends."""
+    order = np.argsort(-scores.logit, kind="stable")
+    ends = np.flatnonzero(np.append(np.diff(scores.logit[order]) != 0, True))
+    return order, ends
 
 
 def _equal_mass_bins(values: Array, bins: int) -> npt.NDArray[np.intp]:
@@ -537,12 +542,11 @@ def reliability(scores: Scores, bins: int = ECE_BINS) -> Reliability:
 
 def _rates(scores: Scores, what: str) -> tuple[Array, Array, Array]:
     """TPR, FPR and threshold from (0, 0), whose threshold is infinite, to (1, 1)."""
-    order = np.argsort(-scores.score, kind="stable")
+    order, ends = _ranking(scores)
     fake = (scores.label[order] == 1).astype(np.float64)[None]
     if fake.all() or not fake.any():
         have = f"{int(fake.sum())} fakes and {int((1 - fake).sum())} reals"
         raise ScoresError(f"{what} needs fakes and reals; the table holds {have}")
-    ends = _last_of_ties(scores.score[order])
     tp, fp = _cumulated(fake, ends)[0], _cumulated(1 - fake, ends)[0]
     return tp / tp[-1], fp / fp[-1], np.append(np.inf, scores.score[order][ends])
 

@@ -202,10 +202,11 @@ def _natural(text: str) -> tuple[bool, list[tuple[int, str]]]:
 
 
 def _mistakes(e: Evaluation, images: Path | None) -> list[tuple[str, list[dict[str, Any]], int]]:
-    score, fake, called = e.scores.score, e.scores.label == 1, e.scores.score >= e.threshold
+    fake, called = e.scores.label == 1, e.scores.score >= e.threshold
+    rank = e.scores.logit
     kinds = [
-        ("Fakes passed as real, lowest scores", fake & ~called, score, "a fake"),
-        ("Reals called fake, highest scores", ~fake & called, -score, "a real face"),
+        ("Fakes passed as real, lowest scores", fake & ~called, rank, "a fake"),
+        ("Reals called fake, highest scores", ~fake & called, -rank, "a real face"),
     ]
     found = []
     for title, mask, key, what in kinds:
