@@ -44,8 +44,9 @@ def test_a_tampered_network_is_refused(make_bundle: Make) -> None:
     data = bytearray((folder / "model.onnx").read_bytes())
     data[len(data) // 2] ^= 1
     (folder / "model.onnx").write_bytes(data)
+    bundle = load_bundle(folder)
     with pytest.raises(BundleError, match="SHA-256"):
-        load_bundle(folder)
+        bundle.network()
 
 
 @pytest.mark.parametrize("version", [SCHEMA_VERSION + 1, 0, None, "1", [1]])
@@ -86,6 +87,16 @@ def test_the_card_names_no_files_elsewhere(make_bundle: Make, name: str) -> None
         lambda card: card["preprocess"].update(size=100_000),
         lambda card: card["calibration"].update(slope=float("nan")),
         lambda card: card["calibration"].update(slope="steep"),
+        lambda card: card["calibration"].update(slope=0.0),
+        lambda card: card["calibration"].update(slope=-1.0),
+        lambda card: card["calibration"].update(kind="isotonic"),
+        lambda card: card["calibration"].update(surprise=1),
+        lambda card: card["operating_points"]["balanced"].pop("rule"),
+        lambda card: card["operating_points"]["real_below"].update(threshold=0.71),
+        lambda card: card["preprocess"].update(size=float("inf")),
+        lambda card: card["validation"]["auc"].update(low=float("-inf")),
+        lambda card: card["validation"].update(auc=0.9),
+        lambda card: card["training"].update(seconds=float("nan")),
         lambda card: card["operating_points"]["balanced"].update(threshold=float("inf")),
         lambda card: card["operating_points"].pop("real_below"),
         lambda card: card.pop("calibration"),
@@ -108,6 +119,15 @@ def test_files_that_are_no_cards_are_refused(make_bundle: Make, text: str) -> No
     (folder / "card.json").write_text(text)
     with pytest.raises(BundleError):
         load_bundle(folder)
+
+
+def test_a_number_too_large_for_a_float_is_refused(make_bundle: Make) -> None:
+    folder = make_bundle()
+    text = (folder / "card.json").read_text()
+    (folder / "card.json").write_text(text.replace('"size": 16', '"size": 1e999'))
+    with pytest.raises(BundleError, match="1e999") as caught:
+        load_bundle(folder)
+    assert "\n" not in str(caught.value)
 
 
 def test_bytes_that_are_no_text_are_refused(make_bundle: Make) -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 from scipy.special import expit
 
 from bonaface import load_detector
-from bonaface.bundle import finish_bundle
+from bonaface.bundle import finish_bundle, load_bundle
 from bonaface.detector import Detector, processor_count
 from bonaface.errors import BundleError
 from tiny import make_card
@@ -133,6 +133,82 @@ def test_a_network_with_weights_outside_the_bundle_is_refused(make_bundle: Make)
     finish_bundle(folder, make_card())
     with pytest.raises(BundleError):
         load_detector(folder)
+
+
+def save_external(folder: Path) -> None:
+    """The bundle's network again, with a weight in a second file of the bundle."""
+    model = onnx.load(folder / "model.onnx")
+    onnx.save_model(
+        model, folder / "model.onnx", save_as_external_data=True, location="w.bin", size_threshold=0
+    )
+    assert (folder / "w.bin").is_file()
+    finish_bundle(folder, make_card())
+
+
+@pytest.mark.parametrize("working_folder_is_the_bundle", [False, True])
+def test_a_network_with_weights_in_another_file_of_the_bundle_is_refused(
+    make_bundle: Make, monkeypatch: pytest.MonkeyPatch, working_folder_is_the_bundle: bool
+) -> None:
+    folder = make_bundle()
+    save_external(folder)
+    if working_folder_is_the_bundle:
+        monkeypatch.chdir(folder)
+    with pytest.raises(BundleError, match="no checksum") as caught:
+        load_detector(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_bytes_that_were_checked_are_those_that_run(
+    make_bundle: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_bundle()
+    bundle = load_bundle(folder)
+    read: list[Path] = []
+    whole = Path.read_bytes
+
+    def once(path: Path) -> bytes:
+        found = whole(path)
+        read.append(path)
+        path.unlink()
+        return found
+
+    monkeypatch.setattr(Path, "read_bytes", once)
+    assert Detector(bundle, threads=1).score([flat(255)])[0] > 0.8
+    assert read == [folder / "model.onnx"]
+
+
+def auc(value: float | None, low: float | None, high: float | None) -> dict[str, object]:
+    return {"auc": {"value": value, "low": low, "high": high, "n": 80, "reason": None}}
+
+
+@pytest.mark.parametrize(
+    ("validation", "words"),
+    [
+        (auc(0.53, 0.4, 0.66), "could not be told from guessing (AUC 0.53, 95 % interval 0.40-0.6"),
+        (auc(0.6, 0.5, 0.7), "could not be told from guessing"),
+        (auc(0.3, 0.2, 0.4), "was worse than guessing"),
+        (auc(None, None, None), "could not be told from guessing"),
+        ({}, "could not be told from guessing"),
+    ],
+)
+def test_a_detector_at_chance_is_unsure_of_everything(
+    make_bundle: Make, tmp_path: Path, validation: dict[str, object], words: str
+) -> None:
+    detector = load_detector(make_bundle(validation=validation), threads=1)
+    for value in (0, 128, 255):
+        verdict = detector.detect(save(tmp_path / f"{value}.png", value))
+        assert verdict.answer == "unsure"
+        assert words in verdict.reason
+        assert verdict.score == pytest.approx(expit(4 * (value / 255 - 0.5)))
+    assert detector.detect(tmp_path / "absent.png").answer == "not_applicable"
+
+
+@pytest.mark.parametrize("validation", [auc(0.7, 0.51, 0.9), auc(0.99, None, None)])
+def test_a_detector_above_chance_says_what_it_finds(
+    make_bundle: Make, tmp_path: Path, validation: dict[str, object]
+) -> None:
+    detector = load_detector(make_bundle(validation=validation), threads=1)
+    assert detector.detect(save(tmp_path / "face.png", 255)).answer == "fake"
 
 
 def test_processor_count_is_at_least_one() -> None:

@@ -15,7 +15,7 @@ ROWS = (
     "errors files",
     "config layouts samples images faces preprocess corruptions forge drawn augment scores metrics "
     "verdict audit",
-    "bundle detector batches models history checkpoints training tuning",
+    "onnxfile bundle detector batches models history checkpoints training tuning",
     "evaluate compare stress attacks explain export scan reproduce report",
     "service cli",
 )

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bonaface.errors import BundleError
 from bonaface.files import write_json, write_text
+from bonaface.onnxfile import has_external_data
 from bonaface.preprocess import Preprocess
 from bonaface.verdict import Calibration, OperatingPoint
 
@@ -29,24 +31,9 @@ class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class CalibrationCard(_Strict):
-    """See `bonaface.verdict.Calibration`."""
-
-    kind: Literal["none", "temperature", "platt"]
-    slope: float
-    offset: float
-
-
-class OperatingPointCard(_Strict):
-    """See `bonaface.verdict.OperatingPoint`."""
-
-    name: str
-    threshold: float
-    rule: str
-    apcer: float
-    bpcer: float
-    n_real: int
-    n_fake: int
+# Earlier names of the card's parts.
+CalibrationCard = Calibration
+OperatingPointCard = OperatingPoint
 
 
 class Card(_Strict):
@@ -75,9 +62,9 @@ class Card(_Strict):
     parameters: int
     preprocess: dict[str, Any]
     labels: dict[str, int]
-    calibration: CalibrationCard
-    operating_points: dict[str, OperatingPointCard]
-    validation: dict[str, Any]
+    calibration: Calibration
+    operating_points: dict[str, OperatingPoint]
+    validation: dict[str, dict[str, float | int | str | None]]
     data: dict[str, Any]
     training: dict[str, Any]
     parity: dict[str, Any]
@@ -115,7 +102,20 @@ class Bundle:
     @property
     def calibration(self) -> Calibration:
         """From logits to scores."""
-        return Calibration(**self.card.calibration.model_dump())
+        return self.card.calibration
+
+    @property
+    def doubt(self) -> str | None:
+        """Why no answer of this detector counts: it was at chance on validation. Else None."""
+        auc = self.card.validation.get("auc", {})
+        value, low, high = (auc.get(key) for key in ("value", "low", "high"))
+        begin = "on its validation data this detector"
+        if not isinstance(value, float | int):
+            return f"{begin} could not be told from guessing (no AUC)"
+        if not isinstance(low, float | int) or not isinstance(high, float | int) or low > 0.5:
+            return None
+        said = "was worse than" if high < 0.5 else "could not be told from"
+        return f"{begin} {said} guessing (AUC {value:.2f}, 95 % interval {low:.2f}-{high:.2f})"
 
     def operating_point(self, name: str) -> OperatingPoint:
         """One of the card's operating points.
@@ -129,7 +129,34 @@ class Bundle:
                 f"expected one of the operating points {', '.join(sorted(points))}, got {name!r}; "
                 "name one of these"
             )
-        return OperatingPoint(**points[name].model_dump())
+        return points[name]
+
+    def network(self) -> bytes:
+        """model.onnx, read once, so that the bytes that are checked are those that run.
+
+        Raises:
+            BundleError: they are not those that the card names, or not the whole network.
+        """
+        data = self.onnx.read_bytes()
+        expected = self.card.files.get(self.onnx.name)  # absent while a bundle is being made
+        if expected is not None and hashlib.sha256(data).hexdigest() != expected:
+            raise BundleError(
+                f"expected {str(self.onnx)!r} with the SHA-256 {expected} of the card, "
+                "got other bytes; copy the bundle again"
+            )
+        try:
+            whole = not has_external_data(data)
+        except ValueError as error:
+            raise BundleError(
+                f"expected a network that ONNX Runtime runs in {str(self.onnx)!r}, got: {error}; "
+                "export the bundle again"
+            ) from error
+        if not whole:
+            raise BundleError(
+                f"expected all weights in {str(self.onnx)!r}, got some in other files, which no "
+                "checksum covers; do not use this bundle"
+            )
+        return data
 
 
 def finish_bundle(folder: Path, card: Card) -> Bundle:
@@ -142,7 +169,7 @@ def finish_bundle(folder: Path, card: Card) -> Bundle:
 
 
 def load_bundle(folder: Path) -> Bundle:
-    """Read and check a bundle.
+    """Read and check a bundle; the network itself is checked by `Bundle.network`.
 
     Raises:
         BundleError: no bundle is there, it is damaged, or a newer version wrote it.
@@ -159,7 +186,8 @@ def load_bundle(folder: Path) -> Bundle:
             f"got {path.stat().st_size >> 20}; this is no card of ours"
         )
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        value = json.loads(text, parse_float=_finite, parse_constant=_finite)
         version = value.get("schema_version")
         if version != SCHEMA_VERSION:
             raise BundleError(
@@ -169,7 +197,7 @@ def load_bundle(folder: Path) -> Bundle:
         bundle = Bundle(folder, Card.model_validate(value))
     except (OSError, ValidationError, ValueError, AttributeError, RecursionError) as error:
         raise BundleError(
-            f"expected a card in {str(path)!r}, got something else ({_first(error)}); "
+            f"expected a card in {str(path)!r}, got something else ({first_problem(error)}); "
             "copy the bundle again"
         ) from error
     if bundle.card.labels != LABELS:
@@ -178,10 +206,33 @@ def load_bundle(folder: Path) -> Bundle:
             "this is no bundle of ours"
         )
     _ = bundle.preprocess  # refused here, not at the first picture
-    for name in ("balanced", "fake_above", "real_below"):
-        bundle.operating_point(name)
+    _check_decisions(bundle)
     _check_files(bundle)
     return bundle
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is not a finite number")
+    return number
+
+
+def _check_decisions(bundle: Bundle) -> None:
+    slope = bundle.calibration.slope
+    if slope <= 0:
+        raise BundleError(
+            f"expected a calibration slope above 0 in the card of {str(bundle.folder)!r}, got "
+            f"{slope}: higher logits must mean fake; do not use this bundle"
+        )
+    for name in ("balanced", "fake_above", "real_below"):
+        bundle.operating_point(name)
+    low, high = (bundle.operating_point(name).threshold for name in ("real_below", "fake_above"))
+    if low > high:
+        raise BundleError(
+            f"expected real_below not above fake_above in the card of {str(bundle.folder)!r}, "
+            f"got {low} and {high}; do not use this bundle"
+        )
 
 
 def _check_files(bundle: Bundle) -> None:
@@ -194,7 +245,7 @@ def _check_files(bundle: Bundle) -> None:
             f"expected the SHA-256 of model.onnx in the card of {str(bundle.folder)!r}, "
             "found none; copy the bundle again"
         )
-    for name, expected in bundle.card.files.items():
+    for name in bundle.card.files:
         path = bundle.folder / name
         if path.parent != bundle.folder:
             raise BundleError(f"expected file names in the card, got {name!r}; do not use it")
@@ -206,14 +257,9 @@ def _check_files(bundle: Bundle) -> None:
                 f"expected {name} under {MAX_MODEL_BYTES >> 30} GiB, "
                 f"got {size >> 30}; do not use it"
             )
-        if name == "model.onnx" and sha256(path) != expected:
-            raise BundleError(
-                f"expected {str(path)!r} with the SHA-256 {expected} of the card, "
-                "got other bytes; copy the bundle again"
-            )
 
 
-def _first(error: Exception) -> str:
+def first_problem(error: Exception) -> str:
     """What is wrong, in one line; of pydantic's report, the first finding."""
     if isinstance(error, ValidationError):
         found = error.errors()[0]

@@ -25,7 +25,7 @@ class Detector:
         threads: processor threads for one call; None takes all cores.
 
     Raises:
-        BundleError: ONNX Runtime cannot run the network.
+        BundleError: the network is not the one of the card, or ONNX Runtime cannot run it.
     """
 
     def __init__(self, bundle: Bundle, *, threads: int | None = None) -> None:
@@ -35,9 +35,12 @@ class Detector:
         options.intra_op_num_threads = threads or processor_count()
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
+        # Not ONNX Runtime's own format, which the checks of the file do not know.
+        options.add_session_config_entry("session.load_model_format", "ONNX")
+        network = bundle.network()
         try:
             self._session = ort.InferenceSession(
-                str(bundle.onnx), options, providers=["CPUExecutionProvider"]
+                network, options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:
             raise _not_run(bundle, error) from error
@@ -51,6 +54,7 @@ class Detector:
         self.preprocess = bundle.preprocess
         self.calibration = bundle.calibration
         self._input = inputs[0]
+        self._doubt = bundle.doubt
 
     @property
     def name(self) -> str:
@@ -77,7 +81,8 @@ class Detector:
             name: what the verdict calls it; by default the path.
 
         Returns:
-            A verdict; a picture that cannot be read is not_applicable, with the reason.
+            A verdict; a picture that cannot be read is not_applicable, with the reason. A detector
+            that validation could not tell from guessing is unsure of every picture.
         """
         label = name or (str(source) if isinstance(source, Path) else "bytes")
         fake_above = self.bundle.operating_point("fake_above").threshold
@@ -89,6 +94,8 @@ class Detector:
             notes = image.notes
             score = float(self.score([image.pixels])[0])
             said, reason = answer(score, fake_above, real_below)
+            if self._doubt:
+                said, reason = "unsure", self._doubt
         except ImageError as error:
             said, reason = "not_applicable", error.reason
         card = self.bundle.card
