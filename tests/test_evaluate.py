@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import threading
 import time
@@ -26,7 +27,7 @@ module = sys.modules["bonaface.evaluate"]  # bonaface.evaluate is the function
 POINTS = {"balanced": 0.5, "fake_above": 0.8, "real_below": 0.3}
 
 
-def make_card(fingerprint="none") -> Card:
+def make_card(fingerprint="none", low=0.8) -> Card:
     return Card(
         name="shade",
         architecture={"name": "mean"},
@@ -46,7 +47,7 @@ def make_card(fingerprint="none") -> Card:
             }
             for name, threshold in POINTS.items()
         },
-        validation={},
+        validation={"auc": {"value": 0.9, "low": low, "high": 0.95, "n": 20, "reason": None}},
         data={"fingerprint": fingerprint, "counts": {}},
         training={},
         parity={},
@@ -113,6 +114,19 @@ def test_figures_are_those_of_the_scores(data):
         "real": int((scores.score[fake] < 0.3).sum()),
     }
     assert sum(found.confusion.to_dict().values()) == 50
+
+
+def test_a_detector_at_chance_on_validation_is_unsure_of_all_as_detect_is(data):
+    scorer = Shade()
+    scorer.bundle = Bundle(Path("nowhere"), make_card(low=0.45))
+    found = evaluate(scorer, load_samples(data), resamples=0)
+    assert found.answers["fake"] == {"fake": 0, "unsure": 25, "real": 0}
+    assert found.answers["real"] == {"fake": 0, "unsure": 25, "real": 0}
+    (note,) = [note for note in found.notes if "unsure" in note]
+    assert "0.45-0.95" in note
+    sure = evaluate(Shade(), load_samples(data), resamples=0)
+    assert sure.figures == found.figures
+    assert not any("unsure" in note for note in sure.notes)
 
 
 def test_the_operating_point_is_the_one_named(data):
@@ -264,16 +278,26 @@ def test_a_folder_that_is_no_evaluation_is_refused(data, tmp_path):
     out = tmp_path / "out"
     card, table = save_evaluation(evaluate(Shade(), load_samples(data), resamples=0), out)
     good = json.loads(card.read_text())
+    point = good["operating_point"]
     for bad, words in (
         ([], "schema version"),
         (good | {"schema_version": 2}, "schema version"),
         ({k: v for k, v in good.items() if k != "figures"}, "something else"),
         (good | {"data": {"name": "x"}}, "something else"),
         (good | {"figures": 3}, "something else"),
+        (good | {"figures": {}}, "figures"),
+        (good | {"answers": {"real": {}}}, "answers"),
+        (good | {"surprise": 1}, "surprise"),
+        (good | {"seed": "0"}, "seed"),
+        (good | {"operating_point": point | {"threshold": "abc"}}, "operating_point.threshold"),
+        (good | {"operating_point": point | {"threshold": None}}, "operating_point.threshold"),
+        (good | {"operating_point": point | {"threshold": float("nan")}}, "threshold"),
+        (good | {"measured": [1]}, "measured"),
     ):
         card.write_text(json.dumps(bad))
-        with pytest.raises(DataError, match=words):
+        with pytest.raises(DataError, match=words) as caught:
             read_evaluation(out)
+        assert "\n" not in str(caught.value)
     card.write_text(json.dumps(good))
     table.write_text(table.read_text().replace("r00", "r99"))
     with pytest.raises(DataError, match="other bytes"):
@@ -318,18 +342,12 @@ def test_slices_and_generators(tmp_path):
 @pytest.fixture
 def run(monkeypatch):
     """Runs one of the two commands with a scorer in place of a bundle's network."""
-    import typer
     from typer.testing import CliRunner
 
-    from bonaface import detector
-    from bonaface.cli import compare as contrast
-    from bonaface.cli import evaluate as measure
+    from bonaface import cli, detector
 
     monkeypatch.setattr(detector, "load_detector", lambda _: Shade())
-    app = typer.Typer()
-    app.command()(measure.evaluate)
-    app.command()(contrast.compare)
-    return lambda *words: CliRunner().invoke(app, [str(word) for word in words])
+    return lambda *words: CliRunner().invoke(cli.app, [str(word) for word in words])
 
 
 def test_command_writes_beside_the_bundle(run, data, tmp_path):
@@ -371,3 +389,55 @@ def test_commands_compare_two_evaluations_of_one_detector(run, data, tmp_path):
         f"shade ({tmp_path / 'b'})",
     ]
     assert [c["threshold"] for c in value["contenders"]] == [0.5, 0.8]
+
+
+def one_line(done, *words):
+    assert done.exit_code == 2
+    (line,) = done.stderr.splitlines()
+    for word in words:
+        assert word in line
+
+
+def test_evaluations_of_other_pictures_of_the_same_names_are_not_compared(run, data, tmp_path):
+    other = tmp_path / "others"
+    shutil.copytree(data, other)
+    assert run("evaluate", tmp_path, data, "--out", tmp_path / "a").exit_code == 0
+    assert run("evaluate", tmp_path, other, "--out", tmp_path / "copied").exit_code == 0
+    done = run("compare", tmp_path / "a", tmp_path / "copied", "--out", tmp_path / "c")
+    assert done.exit_code == 0, done.output
+    save(other / "test/real/r00.png", 90)
+    assert run("evaluate", tmp_path, other, "--out", tmp_path / "b").exit_code == 0
+    done = run("compare", tmp_path / "a", tmp_path / "b", "--out", tmp_path / "d")
+    one_line(done, "'faces'", "'others'", "one data set")
+    assert not (tmp_path / "d").exists()
+
+
+def test_pictures_that_one_knows_the_groups_of_and_cannot_all_read_are_compared(
+    run, data, tmp_path
+):
+    (data / "test/fake/broken.jpg").write_bytes(b"x")
+    assert run("evaluate", tmp_path, data, "--out", tmp_path / "a").exit_code == 3
+    rows = [f"{p.relative_to(data).as_posix()},{p.stem}" for p in data.glob("test/*/*")]
+    (data / "metadata.csv").write_text("\n".join(["file_name,group", *rows]))
+    assert run("evaluate", tmp_path, data, "--out", tmp_path / "b").exit_code == 3
+    assert read_evaluation(tmp_path / "b").scores.meta["group"][0]
+    done = run("compare", tmp_path / "a", tmp_path / "b", "--out", tmp_path / "c")
+    assert done.exit_code == 0, done.output
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_seeds_out_of_range_are_wrong_use(run, tmp_path, seed):
+    for words in (("evaluate", tmp_path, tmp_path), ("compare", tmp_path, "--out", tmp_path)):
+        done = run(*words, "--seed", seed)
+        assert done.exit_code == 2
+        assert "--seed" in done.stderr
+
+
+def test_shares_after_split_name_the_option_for_them(run, data, tmp_path):
+    one_line(run("evaluate", tmp_path, data, "--split", "80/10/10"), "--ratios", "80/10/10")
+
+
+def test_an_output_folder_that_is_a_file_is_one_line(run, data, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    one_line(run("evaluate", tmp_path, data, "--out", tmp_path / "file"), "file")
+    assert (tmp_path / "file").read_text() == "mine"

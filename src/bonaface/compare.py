@@ -227,9 +227,10 @@ def mcnemar(first_right: npt.NDArray[np.bool_], second_right: npt.NDArray[np.boo
 
 
 def delong(fake: npt.NDArray[np.bool_], first: Array, second: Array) -> DeLong:
-    """DeLong's test that two columns of scores or logits, (n,) each, have one AUC for labels `fake`, (n,).
+    """DeLong's test that two columns, (n,) each, of logits or scores have one AUC.
 
-    The samples are taken as independent. Where they come in groups, p is too small.
+    `fake`, (n,), are the labels. The samples are taken as independent. Where they come in groups, p
+    is too small.
     """
     fakes = int(fake.sum())
     reals = len(fake) - fakes

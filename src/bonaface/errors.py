@@ -9,13 +9,14 @@
     ├── BundleError                   a folder that is not a bundle, or not one we can read
     ├── ScoresError                   score tables that are malformed or do not match
     ├── TrainingError                 a training run that cannot go on
-    ├── MissingExtraError             a library that belongs to an optional extra
-    └── CheckFailedError     exit 1   a check ran to its end and did not pass
+    └── MissingExtraError             a library that belongs to an optional extra
 
 A message says what was expected, what came, and what to do, in one line.
 """
 
 from __future__ import annotations
+
+from typing import Self
 
 
 class BonafaceError(Exception):
@@ -64,9 +65,7 @@ class MissingExtraError(BonafaceError):
             f"{what} needs libraries that are not installed; "
             f"install them with: pip install 'bonaface[{extra}]'"
         )
+        self._given = (what, extra)
 
-
-class CheckFailedError(BonafaceError):
-    """A check ran to its end and did not pass."""
-
-    exit_code = 1
+    def __reduce__(self) -> tuple[type[Self], tuple[str, str]]:
+        return type(self), self._given  # exceptions are rebuilt from their message otherwise

@@ -7,21 +7,23 @@ import platform
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import asdict, dataclass, replace
+from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, create_model
 
 from bonaface import __version__
-from bonaface.bundle import Bundle, sha256
+from bonaface.bundle import Bundle, first_problem, sha256
 from bonaface.errors import DataError, ImageError
 from bonaface.files import write_json
 from bonaface.images import read_image
 from bonaface.metrics import (
+    FIGURES,
     AttackErrors,
     Confusion,
     Figure,
@@ -32,7 +34,7 @@ from bonaface.metrics import (
     slices,
 )
 from bonaface.samples import Sample, Samples
-from bonaface.scores import META, Scores, read_scores, write_scores
+from bonaface.scores import Scores, read_scores, write_scores
 from bonaface.verdict import Calibration, OperatingPoint, answer
 
 SCHEMA_VERSION = 1
@@ -110,7 +112,8 @@ class DataFacts:
     Attributes:
         name: the data folder's own name, without its parents.
         fingerprint: of the whole set, all splits (`Samples.fingerprint`).
-        scored_fingerprint: of the samples that were to be scored: the split, or its sample.
+        scored_fingerprint: of the files that were to be scored (path, label, byte size): the split,
+            or its sample. Two evaluations may be compared only where it is the same.
         split: train, validation or test.
         real: reals that were scored.
         fake: fakes that were scored.
@@ -205,8 +208,8 @@ class Evaluation:
             "attacks": asdict(self.attacks) if self.attacks else None,
             "measured": [asdict(m) for m in self.measured],
             "slices": [asdict(s) for s in self.slices],
-            "unreadable": [asdict(u) | {"path": printable(u.path)} for u in self.unreadable],
-            "notes": [printable(note) for note in self.notes],
+            "unreadable": [asdict(u) | {"path": as_utf8(u.path)} for u in self.unreadable],
+            "notes": [as_utf8(note) for note in self.notes],
             "resamples": self.resamples,
             "seed": self.seed,
             "versions": self.versions,
@@ -268,6 +271,8 @@ def evaluate(
         )
     if facts.data_fingerprint == data.fingerprint and split in _FLATTERS:
         notes.append(_FLATTERS[split])
+    if detector.bundle.doubt:
+        notes.append(f"`bonaface detect` answers unsure to everything: {detector.bundle.doubt}.")
     notes += [_WITHOUT[kind] for kind in ("fake", "real") if not getattr(data, kind)]
     return Evaluation(
         detector=facts,
@@ -275,7 +280,7 @@ def evaluate(
         operating_point=point,
         figures=found[operating_point],
         confusion=confusion(scores, point.threshold),
-        answers=_answers(scores, facts.operating_points),
+        answers=_answers(scores, detector.bundle),
         attacks=attacks if attacks.by_generator else None,
         measured=tuple(
             Measured(p, found[key]["apcer"], found[key]["bpcer"])
@@ -316,7 +321,8 @@ def read_evaluation(path: Path) -> Evaluation:
     """
     card = path / "evaluation.json" if path.is_dir() else path
     try:
-        value = json.loads(card.read_text(encoding="utf-8"))
+        text = card.read_text(encoding="utf-8")
+        value = json.loads(text)
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(
             f"expected an evaluation (a folder with evaluation.json and scores.csv), got "
@@ -336,15 +342,15 @@ def read_evaluation(path: Path) -> Evaluation:
                 f"expected in {str(table)!r} the scores that {card.name} was made with, "
                 "got other bytes; copy the whole folder or evaluate again"
             )
-        return _from_dict(value, scores)
+        return _from_json(text, scores)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise DataError(
             f"expected an evaluation in {str(card)!r}, got something else "
-            f"({type(error).__name__}: {error}); evaluate again"
+            f"({first_problem(error)}); evaluate again"
         ) from error
 
 
-def printable(text: str) -> str:
+def as_utf8(text: str) -> str:
     r"""`text` with what UTF-8 cannot hold (bytes of odd file names) written as \xNN."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
@@ -375,18 +381,11 @@ def _score(
     if not scored:
         raise DataError(
             f"expected pictures in {str(samples.root)!r}, could read none of {len(unreadable)} "
-            f"(first: {printable(unreadable[0].path)}: {unreadable[0].reason}); "
+            f"(first: {as_utf8(unreadable[0].path)}: {unreadable[0].reason}); "
             "check the folder"
         )
     logits = np.concatenate(found)
-    scores = Scores(
-        tuple(sample.path for sample in scored),
-        np.array([sample.label for sample in scored], np.int8),
-        detector.calibration(logits),
-        logits,
-        {name: tuple(getattr(sample, name) for sample in scored) for name in META},
-    )
-    return scores, tuple(unreadable)
+    return Scores.of_samples(scored, logits, detector.calibration(logits)), tuple(unreadable)
 
 
 def _read_ahead(detector: Scorer, samples: Samples, workers: int) -> Iterator[Read]:
@@ -447,7 +446,10 @@ def _data_facts(samples: Samples, chosen: Samples, split: str, scores: Scores) -
     return DataFacts(
         samples.root.resolve().name,
         samples.fingerprint(),
-        chosen.fingerprint(),
+        # Groups may be known to one evaluation only; which pictures these are is not theirs to say.
+        replace(chosen, rows=tuple(replace(row, group=None) for row in chosen.rows)).fingerprint(
+            with_split=False
+        ),
         split,
         len(scores) - fake,
         fake,
@@ -455,11 +457,13 @@ def _data_facts(samples: Samples, chosen: Samples, split: str, scores: Scores) -
     )
 
 
-def _answers(scores: Scores, points: dict[str, OperatingPoint]) -> dict[str, dict[str, int]]:
-    high, low = points["fake_above"].threshold, points["real_below"].threshold
+def _answers(scores: Scores, bundle: Bundle) -> dict[str, dict[str, int]]:
+    """What `Detector.detect` would say."""
+    high, low = (bundle.operating_point(n).threshold for n in ("fake_above", "real_below"))
     counts = {kind: dict.fromkeys(("fake", "unsure", "real"), 0) for kind in ("real", "fake")}
     for label, score in zip(scores.label.tolist(), scores.score.tolist(), strict=True):
-        counts["fake" if label else "real"][answer(score, high, low)[0]] += 1
+        said = "unsure" if bundle.doubt else answer(score, high, low)[0]
+        counts["fake" if label else "real"][said] += 1
     return counts
 
 
@@ -477,36 +481,32 @@ def _plain(values: dict[str, Figure]) -> dict[str, Any]:
     return {name: asdict(figure) for name, figure in values.items()}
 
 
-def _from_dict(value: dict[str, Any], scores: Scores) -> Evaluation:
-    def read_figures(items: dict[str, Any]) -> dict[str, Figure]:
-        return {name: Figure(**item) for name, item in items.items()}
-
-    detector = dict(value["detector"])
-    detector["calibration"] = Calibration(**detector["calibration"])
-    detector["operating_points"] = {
-        name: OperatingPoint(**item) for name, item in detector["operating_points"].items()
+@cache
+def _document() -> type[BaseModel]:
+    """evaluation.json, field by field as `Evaluation` declares them."""
+    hints = get_type_hints(Evaluation)
+    del hints["scores"]
+    fields: dict[str, Any] = {
+        name: (hint, ...)
+        for name, hint in (hints | {"schema_version": int, "files": dict[str, str]}).items()
     }
-    attacks = value["attacks"]
-    return Evaluation(
-        detector=DetectorFacts(**detector),
-        data=DataFacts(**value["data"]),
-        operating_point=OperatingPoint(**value["operating_point"]),
-        figures=read_figures(value["figures"]),
-        confusion=Confusion(**value["confusion"]),
-        answers=value["answers"],
-        attacks=attacks and AttackErrors(read_figures(attacks["by_generator"]), attacks["worst"]),
-        measured=tuple(
-            Measured(OperatingPoint(**m["point"]), Figure(**m["apcer"]), Figure(**m["bpcer"]))
-            for m in value["measured"]
+    rules = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+    return create_model("EvaluationDocument", __config__=rules, **fields)
+
+
+def _from_json(text: str, scores: Scores) -> Evaluation:
+    read = _document().model_validate_json(text)
+    parts = {name: getattr(read, name) for name in get_type_hints(Evaluation) if name != "scores"}
+    found = Evaluation(scores=scores, **parts)
+    for what, names, expected in (
+        ("figures", found.figures, FIGURES),
+        ("answers", found.answers, ("real", "fake")),
+        (
+            "operating points",
+            found.detector.operating_points,
+            ("balanced", "fake_above", "real_below"),
         ),
-        slices=tuple(
-            Slice(**(item | {"figures": item["figures"] and read_figures(item["figures"])}))
-            for item in value["slices"]
-        ),
-        unreadable=tuple(Unreadable(**item) for item in value["unreadable"]),
-        notes=tuple(value["notes"]),
-        scores=scores,
-        resamples=value["resamples"],
-        seed=value["seed"],
-        versions=value["versions"],
-    )
+    ):
+        if set(names) != set(expected):
+            raise ValueError(f"{what} {sorted(names)} instead of {sorted(expected)}")
+    return found

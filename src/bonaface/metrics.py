@@ -150,8 +150,9 @@ class Curve:
     """A curve through the points that cuts between logits reach, with the score at each cut.
 
     `x[i], y[i]` is what `score >= threshold[i]` gives; where logits round to one score, several
-    points share that threshold, and it gives the last of them. `roc`: x false positive rate, y true positive rate. `precision_recall`: x recall, y precision.
-    `det`: x BPCER, y APCER. The threshold of the point where nothing is called fake is None.
+    points share that threshold, and it gives the last of them. The threshold of the point where
+    nothing is called fake is None. `roc`: x false positive rate, y true positive rate.
+    `precision_recall`: x recall, y precision. `det`: x BPCER, y APCER.
     """
 
     x: Array

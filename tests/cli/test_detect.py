@@ -11,7 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from bonaface import cli
-from bonaface.cli.detect import printable
+from bonaface.cli._shared import printable
 
 Make = Callable[..., Path]
 

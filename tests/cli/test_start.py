@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from typer.testing import CliRunner
 
 import bonaface
 from bonaface import cli
+from bonaface.errors import MissingExtraError
 
 COMMANDS = ("detect", "train", "evaluate", "compare", "models", "doctor", "demo")
 HEAVY = ("torch", "numpy", "onnxruntime", "cv2", "PIL", "scipy", "sklearn")
@@ -134,7 +136,6 @@ def run_with(error: str) -> subprocess.CompletedProcess[str]:
     ("error", "code", "line"),
     [
         ("BonafaceError('expected this,\\n  got that')", 2, "bonaface: expected this, got that\n"),
-        ("CheckFailedError('12 pairs')", 1, "bonaface: 12 pairs\n"),
         ("KeyboardInterrupt", 130, "bonaface: interrupted\n"),
     ],
 )
@@ -143,6 +144,53 @@ def test_errors_are_one_line_and_an_exit_code(error: str, code: int, line: str) 
     assert done.returncode == code
     assert done.stderr == line
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        "PermissionError(13, 'Permission denied', '/out/\x1b[31mred')",
+        "NotADirectoryError(20, 'Not a directory', '/out/\x1b[31mred')",
+        "OSError(28, 'No space left on device', '/out/\x1b[31mred')",
+        "DataError('no such folder: /out/\x1b[31mred')",
+        "ModuleNotFoundError('', name='/out/\x1b[31mred')",
+    ],
+)
+def test_what_the_system_refuses_is_one_line_that_cannot_steer_the_terminal(error: str) -> None:
+    done = run_with(error)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("bonaface: ")
+    assert "/out/" in line
+    assert "\x1b" not in line
+    assert "x1b[31mred" in line
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+def test_output_without_room_is_one_line() -> None:
+    code = (
+        "import sys\nfrom bonaface import cli\n"
+        "cli.app.command('boom')(lambda: print('x'))\nsys.argv = ['bonaface', 'boom']\ncli.main()"
+    )
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "No space left" in line
+
+
+def test_a_missing_extra_survives_a_process_pool() -> None:
+    error = MissingExtraError("training", "train")
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is MissingExtraError
+    assert str(again) == str(error)
 
 
 @pytest.mark.parametrize(

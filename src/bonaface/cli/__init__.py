@@ -1,7 +1,7 @@
 """The command line: parses, calls, prints.
 
 Nothing heavy is imported at the top of these files, so that ``bonaface --help`` answers at once.
-Exit codes: 0 done; 1 a check failed; 2 wrong use or unusable input; 3 done, but some inputs could
+Exit codes: 0 done; 2 wrong use or unusable input; 3 done, but some inputs could
 not be read; 130 interrupted.
 """
 
@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from bonaface.cli import compare, demo, detect, doctor, evaluate, models, train
+from bonaface.cli._shared import printable
 from bonaface.errors import BonafaceError
 
 _INTERRUPTED = 130
@@ -30,25 +31,38 @@ class _Group(TyperGroup):
             sys.stdout.flush()
             return found
         except BonafaceError as error:
-            message = " ".join(str(error).split())
-            print(f"bonaface: {message}", file=sys.stderr)
+            _say(str(error))
             sys.exit(error.exit_code)
         except ModuleNotFoundError as error:
             if (error.name or "bonaface").split(".", maxsplit=1)[0] == "bonaface":
                 raise
-            print(
-                f"bonaface: this needs {error.name}, which is not installed; install it with: "
-                "pip install 'bonaface[train]' (see `bonaface doctor`)",
-                file=sys.stderr,
+            _say(
+                f"this needs {error.name}, which is not installed; install it with: "
+                "pip install 'bonaface[train]' (see `bonaface doctor`)"
             )
             sys.exit(BonafaceError.exit_code)
         except KeyboardInterrupt:
-            print("bonaface: interrupted", file=sys.stderr)
+            _say("interrupted")
             sys.exit(_INTERRUPTED)
         except BrokenPipeError:
-            # Python flushes stdout once more at exit; that must not complain either.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _drop_stdout()
             sys.exit(_BROKEN_PIPE)
+        except OSError as error:
+            _say(f"a file cannot be read or written ({error}); check its place, rights and room")
+            try:
+                sys.stdout.flush()
+            except OSError:
+                _drop_stdout()
+            sys.exit(BonafaceError.exit_code)
+
+
+def _say(message: str) -> None:
+    print(f"bonaface: {printable(' '.join(message.split()))}", file=sys.stderr)
+
+
+def _drop_stdout() -> None:
+    """Python flushes stdout once more at exit; that must not complain again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 app = typer.Typer(

@@ -16,6 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from bonaface.cli._shared import printable
 from bonaface.history import Epoch
 from bonaface.training import Watch
 
@@ -33,7 +34,9 @@ class TerminalWatch(Watch):
 
     def note(self, text: str) -> None:
         """One line."""
-        self._console.print(f"note: {text}", highlight=False, markup=False, soft_wrap=True)
+        self._console.print(
+            f"note: {printable(text)}", highlight=False, markup=False, soft_wrap=True
+        )
 
     def decoded(self, done: int, total: int) -> None:
         """The bar of decoding."""

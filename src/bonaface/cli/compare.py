@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bonaface.errors import ScoresError
+
 if TYPE_CHECKING:
     from bonaface.compare import Comparison
     from bonaface.evaluate import Evaluation
@@ -20,7 +22,7 @@ def compare(
     ],
     *,
     out: Annotated[Path, typer.Option(help="Folder to write into.")],
-    seed: Annotated[int, typer.Option(help="Of the intervals.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of the intervals.")] = 0,
 ) -> None:
     """Compare detectors that scored the same pictures: figures side by side, paired tests.
 
@@ -33,6 +35,7 @@ def compare(
 
     read = [read_evaluation(path) for path in evaluations]
     names = _names(read, evaluations)
+    _same_pictures(read, names)
     entries = [
         Entry(name, one.scores, one.threshold) for name, one in zip(names, read, strict=True)
     ]
@@ -53,6 +56,22 @@ def _names(read: Sequence[Evaluation], paths: Sequence[Path]) -> list[str]:
     ]
 
 
+def _same_pictures(read: Sequence[Evaluation], names: Sequence[str]) -> None:
+    """Paths alone cannot tell two data sets apart: many hold a test/real/00000.jpg."""
+    first = read[0].data
+    for name, one in zip(names, read, strict=True):
+        if one.data.scored_fingerprint != first.scored_fingerprint:
+            told = [
+                f"{who!r} scored {data.name!r}, {data.split} "
+                f"(fingerprint {data.scored_fingerprint[:12]})"
+                for who, data in ((names[0], first), (name, one.data))
+            ]
+            raise ScoresError(
+                f"expected evaluations of the same pictures, but {' and '.join(told)}; "
+                "evaluate both detectors on one data set"
+            )
+
+
 def _notes(read: Sequence[Evaluation], names: Sequence[str]) -> list[str]:
     """What holds for all of them once; what holds for some with their names."""
     holders: dict[str, list[str]] = {}
@@ -70,7 +89,7 @@ def _show(found: Comparison) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from bonaface.cli.detect import printable
+    from bonaface.cli._shared import printable
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("figure", no_wrap=True)

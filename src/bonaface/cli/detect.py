@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bonaface.cli._shared import printable
 from bonaface.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -114,10 +115,3 @@ def _show(verdicts: Sequence[Verdict]) -> None:
         for row in rows:
             typer.echo("\t".join(row))
     typer.echo(_MEANING, err=True)
-
-
-def printable(text: str) -> str:
-    """`text` with control characters and the like escaped, so that it cannot steer a terminal."""
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
-    )

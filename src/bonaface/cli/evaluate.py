@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bonaface.errors import ConfigError
+
 if TYPE_CHECKING:
     from bonaface.evaluate import Evaluation
 
@@ -45,19 +47,23 @@ def evaluate(
             metavar="80/10/10", help="For data without splits [those it was trained with]."
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of intervals and limit.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of intervals and limit.")] = 0,
 ) -> None:
     """Measure a detector on one split: figures with intervals, curves, mistakes, a report.
 
     Writes evaluation.json, scores.csv and report.html. Exit code 3 says that some pictures could
     not be read; they are listed and count in no figure.
     """
-    from bonaface.cli._options import parse_ratios
+    from bonaface.cli._shared import parse_ratios, printable
     from bonaface.detector import load_detector
     from bonaface.evaluate import evaluate as measure
     from bonaface.report import write_evaluation
     from bonaface.samples import load_samples
 
+    if "/" in split:
+        raise ConfigError(
+            f"expected the name of a split after --split, got {split!r}; shares go to --ratios"
+        )
     detector = load_detector(bundle)
     trained = detector.bundle.card.data.get("ratios")
     shares = parse_ratios(ratios) or (tuple(trained) if trained else None)
@@ -76,7 +82,7 @@ def evaluate(
     written = write_evaluation(found, folder, images=samples.root if images else None)
     _show(found)
     for path in written:
-        typer.echo(f"wrote {path}")
+        typer.echo(f"wrote {printable(str(path))}")
     if found.unreadable:
         _list_unreadable(found)
         raise typer.Exit(_SOME_UNREADABLE)
@@ -120,7 +126,7 @@ def _show(found: Evaluation) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from bonaface.cli.detect import printable
+    from bonaface.cli._shared import printable
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("figure", no_wrap=True)
@@ -149,7 +155,7 @@ def _show(found: Evaluation) -> None:
 
 
 def _list_unreadable(found: Evaluation) -> None:
-    from bonaface.cli.detect import printable
+    from bonaface.cli._shared import printable
 
     typer.echo(f"{len(found.unreadable)} pictures could not be read:", err=True)
     for one in found.unreadable[:_LISTED]:

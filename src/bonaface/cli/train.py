@@ -43,13 +43,13 @@ def train(
         str | None, typer.Option("--split", "--ratios", help="For data without splits: 80/10/10.")
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(help="Threads that prepare batches [half the cores].")
+        int | None, typer.Option(min=0, help="Threads that prepare batches [half the cores].")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
 ) -> None:
     """Train a detector; stop it with Ctrl-C, go on with --resume."""
     given = dict(locals())
-    from bonaface.cli._options import parse_ratios
+    from bonaface.cli._shared import parse_ratios
     from bonaface.cli._watch import terminal_watch
     from bonaface.config import TrainConfig
     from bonaface.training import train as run

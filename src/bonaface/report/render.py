@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from bonaface import __version__
-from bonaface.evaluate import printable
+from bonaface.evaluate import as_utf8
 from bonaface.metrics import Figure
 
 # Title and meaning of each figure, for a reader who is no statistician.
@@ -52,7 +52,7 @@ def render(template: str, **context: Any) -> str:
         "along": along,
         "p": p_value,
     }
-    return printable(environment.get_template(template).render(version=__version__, **context))
+    return as_utf8(environment.get_template(template).render(version=__version__, **context))
 
 
 def rate(value: float) -> str:

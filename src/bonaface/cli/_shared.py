@@ -1,4 +1,4 @@
-"""Options that several commands read in the same way."""
+"""What several commands do in the same way."""
 
 from __future__ import annotations
 
@@ -24,3 +24,10 @@ def parse_ratios(text: str | None) -> tuple[float, float, float] | None:
             "give three numbers with slashes between them"
         ) from None
     return train / total, validation / total, test / total
+
+
+def printable(text: str) -> str:
+    """`text` with control characters and the like escaped, so that it cannot steer a terminal."""
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
+    )
