@@ -12,7 +12,6 @@ from bonaface.cli import demo
 def test_the_whole_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(demo, "_PICTURES", {"train": 12, "validation": 8, "test": 8})
     monkeypatch.setattr(demo, "_SETTINGS", demo._SETTINGS | {"epochs": 1, "size": 32})
-    monkeypatch.setenv("BONAFACE_CACHE", str(tmp_path / "cache"))
     out = tmp_path / "demo"
     opened: list[str] = []
     monkeypatch.setattr("webbrowser.open", opened.append)
