@@ -245,11 +245,13 @@ def evaluate(
         limit: score at most this many, chosen by `Samples.limit`.
 
     Raises:
-        DataError: the split holds no samples, or none of them could be read.
+        DataError: the detector was trained on these files with another split, or the split holds
+            no samples, or none of them could be read.
         BundleError: the bundle has no such operating point, or its network gives no finite logits.
         ConfigError: `limit` is below 1, or `resamples` is neither 0 nor at least 40.
     """
     point = detector.bundle.operating_point(operating_point)
+    _check_split(detector, samples)
     within = samples.split(split)
     if not len(within):
         raise DataError(
@@ -294,6 +296,25 @@ def evaluate(
         seed=seed,
         versions=_versions(),
     )
+
+
+def _check_split(detector: Scorer, samples: Samples) -> None:
+    """The files it was trained on, split in another way, would be test pictures it has seen."""
+    trained = detector.bundle.card.data
+    if (
+        trained.get("files") == samples.fingerprint(with_split=False)
+        and trained["fingerprint"] != samples.fingerprint()
+    ):
+        ratios = trained.get("ratios")
+        raise DataError(
+            f"expected the split of {str(samples.root)!r} that {detector.name!r} was trained with, "
+            "got another of the same files, so that it has seen its test pictures; "
+            + (
+                f"repeat --ratios {'/'.join(f'{100 * share:g}' for share in ratios)}"
+                if ratios
+                else "restore the split"
+            )
+        )
 
 
 def save_evaluation(evaluation: Evaluation, folder: Path) -> tuple[Path, Path]:

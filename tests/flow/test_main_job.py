@@ -7,9 +7,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from bonaface import batches
 from bonaface.cli import app
+from bonaface.config import TrainConfig
 from bonaface.drawn import write_drawn_set
+from bonaface.images import read_image
 from bonaface.scores import read_scores
+from bonaface.training import train
 
 REAL_DATA = Path(__file__).parents[3] / "shared" / "data"
 SHORT = ["--epochs", "2", "--batch-size", "8", "--precision", "float32"]
@@ -94,3 +98,32 @@ def test_from_a_folder_to_a_comparison(fill, tmp_path, monkeypatch):
     assert json.loads(
         bonaface("detect", "--faces", "none", picture, "--model", runs / "v2", "--json")
     ) == [good]
+
+
+def test_data_without_splits_is_split_once(tmp_path, monkeypatch):
+    """Whatever the seed of the run: no test picture was trained on."""
+    drawn(tmp_path / "drawn")
+    data, run = tmp_path / "data", tmp_path / "run"
+    for path in (tmp_path / "drawn").rglob("*.jpg"):
+        target = data / path.parent.name / f"{path.parent.parent.name}-{path.name}"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(target)
+    seen = []
+    monkeypatch.setattr(
+        batches,
+        "read_image",
+        lambda path: seen.append(path.relative_to(data).as_posix()) or read_image(path),
+    )
+    config = TrainConfig(model="cnn", size=32, epochs=1, batch_size=8, seed=3)
+    train(data, run, config, ratios=(0.6, 0.2, 0.2))
+    done = CliRunner().invoke(app, ["evaluate", str(run), str(data), "--seed", "7"])
+    assert done.exit_code == 0, done.output
+    scores = read_scores(run / "evaluations/data-test/scores.csv")
+    tested = set(scores.path)
+    assert len(tested) + len(seen) == 144
+    assert len(tested) == pytest.approx(0.2 * 144, abs=2)
+    assert not tested & set(seen)
+
+    done = CliRunner().invoke(app, ["evaluate", str(run), str(data), "--ratios", "80/10/10"])
+    assert done.exit_code == 2
+    assert "repeat --ratios 60/20/20" in done.output
