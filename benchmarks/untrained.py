@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bonaface.bundle import Bundle, CalibrationCard, Card, OperatingPointCard, finish_bundle
+from bonaface.bundle import Bundle, Card, finish_bundle
 from bonaface.config import TrainConfig
 from bonaface.models import registry
 from bonaface.models.onnx import export_onnx
-from bonaface.verdict import Calibration
+from bonaface.verdict import Calibration, OperatingPoint
 
 
 def untrained(folder: Path, model: str, size: int) -> tuple[Bundle, registry.Made]:
@@ -23,9 +23,9 @@ def untrained(folder: Path, model: str, size: int) -> tuple[Bundle, registry.Mad
         parameters=registry.parameters(made.module),
         preprocess=made.preprocess.to_dict(),
         labels={"real": 0, "fake": 1},
-        calibration=CalibrationCard(**Calibration().to_dict()),
+        calibration=Calibration(),
         operating_points={
-            name: OperatingPointCard(
+            name: OperatingPoint(
                 name=name,
                 threshold=threshold,
                 rule="none",

@@ -31,11 +31,6 @@ class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-# Earlier names of the card's parts.
-CalibrationCard = Calibration
-OperatingPointCard = OperatingPoint
-
-
 class Card(_Strict):
     """Everything about a detector but its weights.
 
@@ -103,6 +98,21 @@ class Bundle:
     def calibration(self) -> Calibration:
         """From logits to scores."""
         return self.card.calibration
+
+    @property
+    def ratios(self) -> tuple[float, float, float] | None:
+        """Shares by which its data were split for training; None where they came with splits."""
+        found = self.card.data.get("ratios")
+        try:
+            train, validation, test = (None,) * 3 if found is None else map(float, found)
+        except (TypeError, ValueError) as error:
+            raise BundleError(
+                f"expected three shares as ratios in the card of {str(self.folder)!r}, got "
+                f"{found!r}; train it again"
+            ) from error
+        if train is None or validation is None or test is None:
+            return None
+        return train, validation, test
 
     @property
     def doubt(self) -> str | None:

@@ -305,7 +305,7 @@ def _check_split(detector: Scorer, samples: Samples) -> None:
         trained.get("files") == samples.fingerprint(with_split=False)
         and trained["fingerprint"] != samples.fingerprint()
     ):
-        ratios = trained.get("ratios")
+        ratios = detector.bundle.ratios
         raise DataError(
             f"expected the split of {str(samples.root)!r} that {detector.name!r} was trained with, "
             "got another of the same files, so that it has seen its test pictures; "

@@ -26,7 +26,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 import bonaface
 from bonaface.augment import recipe
 from bonaface.batches import Batches, PixelCache, open_cache
-from bonaface.bundle import Bundle, CalibrationCard, Card, finish_bundle
+from bonaface.bundle import Bundle, Card, finish_bundle
 from bonaface.checkpoints import State, load, load_weights, save, save_weights
 from bonaface.config import TrainConfig
 from bonaface.detector import Detector, processor_count
@@ -299,7 +299,7 @@ def _finish(run: Run, state: State) -> Bundle:
         parameters=registry.parameters(made.module),
         preprocess=made.preprocess.to_dict(),
         labels={"real": 0, "fake": 1},
-        calibration=CalibrationCard(**Calibration().to_dict()),
+        calibration=Calibration(),
         operating_points={},
         validation={},
         data={

@@ -65,9 +65,7 @@ def evaluate(
             f"expected the name of a split after --split, got {split!r}; shares go to --ratios"
         )
     detector = load_detector(bundle)
-    trained = detector.bundle.card.data.get("ratios")
-    shares = parse_ratios(ratios) or (tuple(trained) if trained else None)
-    samples = load_samples(data, ratios=shares)
+    samples = load_samples(data, ratios=parse_ratios(ratios) or detector.bundle.ratios)
     with _progress() as progress:
         found = measure(
             detector,
