@@ -12,18 +12,19 @@ train() { # name, data, options ...
   if [ ! -f "$out/card.json" ]; then
     local resume=""
     [ -d "$out/training" ] && resume=--resume
-    bonaface train "$DATA/$data" --out "$out" --augment flip "$@" $resume
+    bonaface train "$DATA/$data" --out "$out" "$@" $resume
   fi
 }
 
 train sg-cnn-flip stylegan --model cnn
 train sg-resnet50 stylegan --model resnet50 --size 128
 train sg-v2-flip stylegan --model resnet50v2 --pretrained "$WEIGHTS" --epochs 6
+train sg-v2 stylegan --model resnet50v2 --pretrained "$WEIGHTS" --augment standard
 train fs-cnn faceswap --model cnn
 train fs-v2 faceswap --model resnet50v2 --pretrained "$WEIGHTS" --size 160 --epochs 5
 train fs-v2-128 faceswap --model resnet50v2 --pretrained "$WEIGHTS" --size 128 --epochs 8
 
-for name in sg-cnn-flip sg-resnet50 sg-v2-flip; do
+for name in sg-cnn-flip sg-resnet50 sg-v2-flip sg-v2; do
   bonaface evaluate "runs/$name" "$DATA/stylegan"
 done
 for name in fs-cnn fs-v2 fs-v2-128; do
