@@ -51,11 +51,6 @@ def data(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("BONAFACE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-
-
 @pytest.fixture
 def no_export(monkeypatch):
     monkeypatch.setattr(training, "_finish", lambda run, state: state)
@@ -65,7 +60,6 @@ def no_export(monkeypatch):
 def uninterrupted(data, tmp_path_factory):
     out = tmp_path_factory.mktemp("whole") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BONAFACE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
         patch.setattr(training, "_finish", lambda run, state: state)
         train(data, out, CONFIG)
     return out

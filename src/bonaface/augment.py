@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from bonaface.corruptions import CORRUPTIONS
+from bonaface.corruptions import corrupt
 from bonaface.errors import ConfigError
 
 Pixels = NDArray[np.uint8]
@@ -50,7 +50,7 @@ def standard(image: Pixels, rng: np.random.Generator) -> Pixels:
         )
     for name in ("brightness", "contrast"):
         if rng.random() < 0.3:
-            image = CORRUPTIONS[name](image, int(rng.integers(1, 4)), rng)
+            image = corrupt(image, name, int(rng.integers(1, 4)), rng)
     return image
 
 
@@ -60,9 +60,9 @@ def robust(image: Pixels, rng: np.random.Generator) -> Pixels:
     if rng.random() < 0.5:
         for name, share in (("rescale", 0.5), ("blur", 0.2), ("noise", 0.2)):
             if rng.random() < share:
-                image = CORRUPTIONS[name](image, int(rng.integers(1, 5)), rng)
+                image = corrupt(image, name, int(rng.integers(1, 5)), rng)
         codec = "webp" if rng.random() < 0.2 else "jpeg"
-        image = CORRUPTIONS[codec](image, int(rng.integers(1, 6)), rng)
+        image = corrupt(image, codec, int(rng.integers(1, 6)), rng)
     return image
 
 

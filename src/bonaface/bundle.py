@@ -85,11 +85,6 @@ class Bundle:
         return self.folder / "model.onnx"
 
     @property
-    def weights(self) -> Path:
-        """The network's weights for PyTorch; may be absent."""
-        return self.folder / "model.safetensors"
-
-    @property
     def preprocess(self) -> Preprocess:
         """The recipe that trained it."""
         return Preprocess.from_dict(self.card.preprocess)
