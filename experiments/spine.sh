@@ -32,3 +32,5 @@ for name in fs-cnn fs-v2 fs-v2-128; do
 done
 bonaface compare runs/sg-*/evaluations/stylegan-test --out runs/compare-stylegan
 bonaface compare runs/fs-*/evaluations/faceswap-test --out runs/compare-faceswap
+for data in faceswap fairface generated; do bonaface evaluate runs/sg-v2 "$DATA/$data"; done
+for data in stylegan fairface generated; do bonaface evaluate runs/fs-v2-128 "$DATA/$data"; done
