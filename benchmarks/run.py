@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
+import decoding
 import detector_speed
 import memory_use
 import startup
@@ -24,12 +25,14 @@ Part = tuple[Callable[..., list[Row]], dict[str, Any]]
 DEFAULT: dict[str, Part] = {
     "start-up": (startup.measure, {}),
     "detector": (detector_speed.measure, {}),
+    "decoding": (decoding.measure, {}),
     "training": (training_rate.measure, {}),
     "memory": (memory_use.measure, {}),
 }
 QUICK: dict[str, Part] = {
     "start-up": (startup.measure, {"rounds": 3}),
     "detector": (detector_speed.measure, {"rounds": 3, "calls": 5}),
+    "decoding": (decoding.measure, {"count": 500, "rounds": 2}),
     "training": (training_rate.measure, {"steps": 8, "rounds": 2}),
     "memory": (memory_use.measure, {"many": 10_000}),
 }
@@ -49,7 +52,7 @@ def main() -> None:
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--quick", action="store_true", help="fewer rounds, under a minute")
     size.add_argument("--full", action="store_true", help="ResNet-50 too, some minutes more")
-    parser.add_argument("--only", help="one part: start-up, detector, training or memory")
+    parser.add_argument("--only", help="one part: start-up, detector, decoding, training or memory")
     parser.add_argument("--out", type=Path, help="write FILE.json, and FILE.md beside it")
     asked = parser.parse_args()
     mode = "quick" if asked.quick else "full" if asked.full else "default"

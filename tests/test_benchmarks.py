@@ -166,3 +166,11 @@ def test_every_mode_names_parameters_that_exist(load: Callable[[str], Any]) -> N
         for measure, settings in parts.values():
             inspect.signature(measure).bind(Path(), **settings)
     assert set(run.QUICK) == set(run.DEFAULT) < set(run.FULL)
+
+
+def test_decoding(load: Callable[[str], Any], tmp_path: Path) -> None:
+    rows = check(load("decoding").measure(tmp_path, count=20, size=32, rounds=2))
+    one, every = rows.values()
+    assert every.against == one.what
+    assert len(every.ratios) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
