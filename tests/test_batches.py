@@ -237,3 +237,11 @@ def test_two_that_build_one_cache_end_with_one_cache(samples, tmp_path):
             caches = list(pool.map(lambda root: open_cache(samples, RECIPE, root=root), [root] * 4))
             assert all(np.array_equal(c.pixels, caches[0].pixels) for c in caches)
             assert len(list(root.iterdir())) == 1
+
+
+@pytest.mark.parametrize("lost", ["index.json", "pixels.u8"])
+def test_a_cache_whose_deletion_was_cut_short_is_made_again(samples, cache, tmp_path, lost):
+    (file,) = (tmp_path / "cache").glob(f"*/{lost}")
+    file.unlink()
+    again = open_cache(samples, RECIPE, root=tmp_path / "cache")
+    assert np.array_equal(again.pixels, cache.pixels)

@@ -87,7 +87,7 @@ def open_cache(
     root = root or cache_root()
     folder = root / _fingerprint(samples, preprocess)
     try:
-        if folder.is_dir() and _can_be_read_now(samples, folder):
+        if folder.is_dir() and _is_outdated(samples, folder):
             shutil.rmtree(folder)
         if not folder.is_dir():
             root.mkdir(parents=True, exist_ok=True)
@@ -283,8 +283,10 @@ def _open(samples: Samples, preprocess: Preprocess, folder: Path) -> PixelCache:
     return PixelCache(pixels, rows, unreadable, mapped)
 
 
-def _can_be_read_now(samples: Samples, folder: Path) -> bool:
-    """Whether a file that could not be read when the cache was made can be now."""
+def _is_outdated(samples: Samples, folder: Path) -> bool:
+    """Half deleted, or a file that could not be read when the cache was made can be now."""
+    if not (folder / "index.json").is_file() or not (folder / "pixels.u8").is_file():
+        return True
     for path in _unreadable(folder):
         with contextlib.suppress(ImageError):
             read_image(samples.root / path)

@@ -98,15 +98,15 @@ class Bundle:
     def ratios(self) -> tuple[float, float, float] | None:
         """Shares by which its data were split for training; None where they came with splits."""
         found = self.card.data.get("ratios")
+        if found is None:
+            return None
         try:
-            train, validation, test = (None,) * 3 if found is None else map(float, found)
+            train, validation, test = map(float, found)
         except (TypeError, ValueError) as error:
             raise BundleError(
                 f"expected three shares as ratios in the card of {str(self.folder)!r}, got "
                 f"{found!r}; train it again"
             ) from error
-        if train is None or validation is None or test is None:
-            return None
         return train, validation, test
 
     @property
