@@ -16,10 +16,17 @@ import PIL.Image
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import ImageCms, ImageFile
+from PIL import ImageCms, ImageFile, ImageOps
 
 from bonaface.errors import BonafaceError, ImageError
-from bonaface.images import DEFAULT_LIMITS, FORMATS, ImageLimits, read_image
+from bonaface.images import (
+    DEFAULT_LIMITS,
+    FORMATS,
+    SUFFIXES,
+    ImageLimits,
+    as_image,
+    read_image,
+)
 
 TINY = ImageLimits(min_side=1)
 LOSSLESS = {"PNG": {}, "WebP": {"lossless": True}, "BMP": {}, "TIFF": {}}
@@ -35,14 +42,29 @@ def picture(height=24, width=40, seed=0):
 def encode(image, kind, **options):
     if isinstance(image, np.ndarray):
         image = PIL.Image.fromarray(image)
+    if kind == "HEIC":
+        return heic(image, **options)
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()
 
 
-def reason(source, limits=DEFAULT_LIMITS):
+def heic(image, *others, **options):
+    import pillow_heif  # in the dev extra, and never registered with Pillow
+
+    if isinstance(options.get("exif"), PIL.Image.Exif):
+        options["exif"] = options["exif"].tobytes()  # else it would not see the turn
+    heif = pillow_heif.from_pillow(image)
+    for other in others:
+        heif.add_from_pillow(other)
+    file = io.BytesIO()
+    heif.save(file, **{"quality": 95, "chroma": 444, **options})
+    return file.getvalue()
+
+
+def reason(source, limits=DEFAULT_LIMITS, read=read_image):
     with pytest.raises(ImageError) as caught:
-        read_image(source, limits)
+        read(source, limits)
     return caught.value.reason
 
 
@@ -89,7 +111,6 @@ def test_jpeg_agrees_with_opencv():
         (encode(picture(), "GIF"), "GIF"),
         (encode(picture(), "JPEG2000"), "JPEG 2000"),
         (encode(picture(), "ICO", sizes=[(16, 16)]), "ICO"),
-        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 40, "HEIC"),
         (b"\0\0\0\x18ftypisom\0\0\0\0isommp41" + b"\0" * 40, "MP4 or QuickTime video"),
         (b"%PDF-1.7\n", "PDF"),
     ],
@@ -248,7 +269,7 @@ UPRIGHT = {  # what a camera that writes this orientation has stored, from the u
 
 
 @pytest.mark.parametrize("turn", range(1, 9))
-@pytest.mark.parametrize("kind", ["PNG", "WebP", "TIFF", "JPEG", "AVIF"])
+@pytest.mark.parametrize("kind", ["PNG", "WebP", "TIFF", "JPEG", "AVIF", "HEIC"])
 def test_exif_turn(kind, turn):
     exif = PIL.Image.Exif()
     exif[0x0112] = turn
@@ -350,6 +371,270 @@ def test_broken_or_unfit_profile_is_ignored_and_noted(profile):
     assert image.notes == ("broken colour profile ignored",)
 
 
+# -- HEIC --
+
+
+def noisy(height, width):
+    """Whose every row takes bytes, so that a cut in the file is a cut in the picture."""
+    noise = np.random.default_rng(1).normal(0, 25, (height, width, 3))
+    return PIL.Image.fromarray(np.clip(picture(height, width) + noise, 0, 255).astype(np.uint8))
+
+
+def test_heic_without_its_library_names_the_extra(monkeypatch):
+    data = encode(picture(), "HEIC")
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    assert reason(data) == "HEIC needs an extra; install it with: pip install 'bonaface[heic]'"
+    assert reason(data[:-1]) == "truncated"
+
+
+def test_heic_endings_are_searched_for():
+    assert {".heic", ".heif", ".jpg", ".avif"} <= SUFFIXES
+
+
+@pytest.mark.parametrize("brand", [b"heic", b"heix", b"mif1"])
+def test_heic_is_told_from_avif_by_its_brands(brand):
+    data = encode(picture(), "HEIC")
+    assert read_image(data[:8] + brand + data[12:]).format == "HEIC"
+    data = encode(picture(), "AVIF")
+    assert read_image(data[:8] + brand + data[12:]).format == "AVIF"
+
+
+@pytest.mark.parametrize("turn", [1, 6, 7])
+def test_heic_of_tiles_as_phones_write_it(turn):
+    exif = PIL.Image.Exif()
+    exif[0x0112] = turn
+    stored = PIL.Image.fromarray(np.ascontiguousarray(UPRIGHT[turn](picture(150, 200))))
+    data = heic(stored, tile_size=64, exif=exif)
+    assert data.count(b"grid") == 1
+    image = read_image(data)
+    assert image.pixels.shape == (150, 200, 3)
+    assert np.abs(image.pixels.astype(int) - picture(150, 200)).mean() < 4
+    assert image.notes == ()
+
+
+def test_heic_is_turned_by_its_own_property_and_not_by_exif():
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 1
+    data = encode(picture(), "HEIC", exif=exif)
+    at = data.index(struct.pack(">HHI", 0x0112, 3, 1)) + 9  # ISO/IEC 23008-12: EXIF is not obeyed
+    image = read_image(data[:at] + b"\6" + data[at + 1 :])
+    assert np.abs(image.pixels.astype(int) - picture()).mean() < 4
+
+
+def test_heic_in_grey_with_alpha_and_of_10_bits():
+    grey = read_image(encode(picture()[..., 0], "HEIC")).pixels
+    assert np.abs(grey.astype(int) - picture()[..., :1]).mean() < 4
+    alpha = np.full((24, 40, 1), 128, np.uint8)
+    clear = read_image(encode(np.dstack([picture(), alpha]), "HEIC"))
+    assert np.abs(clear.pixels - (picture() + 128.0) / 2).mean() < 4
+    assert clear.notes == ("transparency composited over grey",)
+    import pillow_heif
+
+    file = io.BytesIO()
+    deep = (picture().astype(np.uint16) * 257).tobytes()
+    pillow_heif.from_bytes("RGB;16", (40, 24), deep).save(file, quality=95, chroma=444)
+    assert pillow_heif.open_heif(file.getvalue()).info["bit_depth"] == 10
+    assert np.abs(read_image(file.getvalue()).pixels.astype(int) - picture()).mean() < 4
+
+
+def test_heic_profile_is_converted_and_numbered_colours_are_noted():
+    plain = read_image(encode(picture(), "HEIC")).pixels
+    image = read_image(encode(picture(), "HEIC", icc_profile=icc_profile(gamma=1.0)))
+    assert np.abs(image.pixels - 255 * srgb_encode(plain / 255)).max() <= 2
+    assert image.notes == ("colour profile converted to sRGB",)
+    for primaries, transfer, noted in ((1, 13, False), (9, 13, True), (1, 16, True)):
+        colours = {"color_primaries": primaries, "transfer_characteristics": transfer}
+        notes = read_image(encode(picture(), "HEIC", **colours)).notes
+        assert notes == (("wide or HDR colours taken for sRGB",) if noted else ())
+
+
+def test_heic_of_several_pictures_gives_the_main_one():
+    pictures = [PIL.Image.fromarray(picture(32, 32, seed)) for seed in range(3)]
+    image = read_image(heic(*pictures, primary_index=1))
+    assert np.abs(image.pixels.astype(int) - picture(32, 32, 1)).mean() < 4
+    assert image.notes == ("several pictures: the main one is used",)
+    opened = pillow_image(heic(*pictures, primary_index=1))
+    opened.seek(2)
+    image = as_image(opened)
+    assert np.abs(image.pixels.astype(int) - picture(32, 32, 2)).mean() < 4
+    assert image.notes == ()
+
+
+def test_heic_that_is_a_film_is_named():
+    film = box(b"ftyp", b"hevc\0\0\0\0msf1hevc")
+    assert reason(film + box(b"moov", bytes(40))) == RARE
+    assert reason(film) == "truncated"
+
+
+@pytest.mark.parametrize("open_end", [False, True])
+@pytest.mark.parametrize("options", [{}, {"tile_size": 64}, {"alpha": True}])
+def test_heic_cut_anywhere_is_refused(options, open_end):
+    image = noisy(130, 200)
+    if options.pop("alpha", False):
+        image.putalpha(PIL.Image.fromarray(picture(130, 200, 1)[..., 0]))
+    data = bytearray(heic(image, **options))
+    at = data.index(b"mdat") - 4
+    if open_end:  # a box that goes on to the end of the file, wherever that is
+        data[at : at + 4] = b"\0\0\0\0"
+    assert read_image(bytes(data)).pixels.shape == (130, 200, 3)
+    for end in range(12, at, 7):
+        assert reason(bytes(data[:end])) in ("truncated", "damaged")
+    for end in [*range(at + 8, len(data), len(data) // 150), len(data) - 1]:
+        assert reason(bytes(data[:end])) == "truncated"
+
+
+def test_heic_tiles_that_were_never_written_are_damage():
+    data = heic(noisy(130, 200), tile_size=64)
+    half = data.index(b"mdat") + 4 + (len(data) - data.index(b"mdat")) // 2
+    assert reason(data[:half] + bytes(len(data) - half)) == "damaged"
+
+
+def box(kind, *content, version=None):
+    body = b"".join(content)
+    body = body if version is None else struct.pack(">I", version << 24) + body
+    return struct.pack(">I4s", len(body) + 8, kind) + body
+
+
+def heif(items, sizes, references, pad=0):
+    """A HEIF file of one coded 64 x 64 picture, item 1, and what else is said of it.
+
+    items: number -> kind and its content (None: what the coded picture has); sizes: the declared
+    ones; references: kind, from, to. The last item is the main one.
+    """
+    source = heic(PIL.Image.fromarray(picture(64, 64)))
+    at = source.index(b"hvcC") - 4
+    codec = source[at : at + int.from_bytes(source[at : at + 4], "big")]
+    stream = source[source.index(b"mdat") + 4 :] + bytes(pad)
+    words = struct.Struct(">HHHHII").pack
+    small = b"".join(content or b"" for _, content in items.values())
+    kinds = [
+        box(b"infe", struct.pack(">HH", number, 0), kind, b"\0", version=2)
+        for number, (kind, _) in items.items()
+    ]
+    properties = [codec, *(box(b"ispe", struct.pack(">II", *s), version=0) for s in sizes.values())]
+    owners = [
+        struct.pack(">HBB", number, 2 if items[number][0] == b"hvc1" else 1, 2 + place)
+        + (b"\x81" if items[number][0] == b"hvc1" else b"")
+        for place, number in enumerate(sizes)
+    ]
+    named = [
+        box(kind, struct.pack(f">HH{len(to)}H", start, len(to), *to))
+        for kind, start, to in references
+    ]
+
+    def meta(offset):
+        places, inside = [], 0
+        for number, (_, content) in items.items():
+            if content is None:
+                places.append(words(number, 0, 0, 1, offset, len(stream)))
+            else:
+                places.append(words(number, 1, 0, 1, inside, len(content)))
+                inside += len(content)
+        return box(
+            b"meta",
+            box(b"hdlr", b"\0\0\0\0pict", bytes(13), version=0),
+            box(b"pitm", struct.pack(">H", max(items)), version=0),
+            box(b"iloc", b"\x44\0", struct.pack(">H", len(items)), *places, version=1),
+            box(b"iinf", struct.pack(">H", len(items)), *kinds, version=0),
+            box(
+                b"iprp",
+                box(b"ipco", *properties),
+                box(b"ipma", struct.pack(">I", len(owners)), *owners, version=0),
+            ),
+            box(b"iref", *named, version=0),
+            box(b"idat", small),
+            version=0,
+        )
+
+    head = box(b"ftyp", b"heic\0\0\0\0mif1heic")
+    return head + meta(len(head) + len(meta(0)) + 8) + box(b"mdat", stream)
+
+
+def grid(rows, columns, width, height):
+    return b"grid", struct.pack(">BBBBHH", 0, 0, rows - 1, columns - 1, width, height)
+
+
+CODED = {1: (b"hvc1", None)}
+
+
+def test_heic_with_a_grid_written_by_hand():
+    items = {**CODED, 2: (b"hvc1", None), 3: grid(1, 2, 128, 64)}
+    data = heif(items, {1: (64, 64), 2: (64, 64), 3: (128, 64)}, [(b"dimg", 3, [1, 2])])
+    pixels = read_image(data).pixels
+    assert pixels.shape == (64, 128, 3)
+    assert np.array_equal(pixels[:, :64], pixels[:, 64:])
+    assert np.abs(pixels[:, :64].astype(int) - picture(64, 64)).mean() < 4
+
+
+RARE = "a kind of HEIC that is not read; save it as 8-bit RGB"
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (heif(CODED, {1: (12_000, 12_000)}, []), "more than 120 megapixels (12000 x 12000)"),
+        (  # one tile, drawn 64 thousand times
+            heif(
+                {**CODED, 2: grid(255, 255, 64, 64)},
+                {1: (16, 16), 2: (64, 64)},
+                [(b"dimg", 2, [1] * 255 * 255)],
+            ),
+            "more than 120 megapixels in its tiles",
+        ),
+        (  # tiles that have tiles
+            heif(
+                {**CODED, 2: grid(10, 10, 640, 640), 3: grid(10, 10, 64, 64)},
+                {1: (64, 64), 2: (64, 64), 3: (64, 64)},
+                [(b"dimg", 2, [1] * 100), (b"dimg", 3, [2] * 100)],
+            ),
+            RARE,
+        ),
+        (
+            heif({**CODED, 2: (b"iovl", b"")}, {1: (64, 64), 2: (64, 64)}, [(b"dimg", 2, [1])]),
+            RARE,
+        ),
+        (  # 5 MB of metadata, of 40 pictures
+            heif({**CODED, 2: (b"Exif", None)}, {1: (64, 64)}, [(b"cdsc", 2, [1] * 40)], 5_000_000),
+            "damaged",
+        ),
+        (  # 40 times the same 5 MB of metadata
+            heif(
+                {**dict.fromkeys(range(2, 42), (b"Exif", None)), **CODED},
+                {1: (64, 64)},
+                [],
+                5_000_000,
+            ),
+            "damaged",
+        ),
+        (heif(dict.fromkeys(range(1, 2000), (b"Exif", b"")), {}, []), RARE),
+        (  # two tables of items, of which libheif may follow the one or the other
+            box(b"ftyp", b"heic\0\0\0\0mif1heic")
+            + box(b"meta", *[box(b"iinf", b"\0\0", version=0)] * 2, version=0),
+            "damaged",
+        ),
+    ],
+)
+def test_heic_that_would_take_more_than_its_header_says(data, expected, monkeypatch):
+    pillow_heif = pytest.importorskip("pillow_heif")
+    monkeypatch.setattr(pillow_heif, "HeifImageFile", lambda _file: pytest.fail("was opened"))
+    assert reason(data) == expected
+
+
+def test_heic_limits_hold_before_it_is_decoded(monkeypatch):
+    import pillow_heif
+
+    data = encode(picture(), "HEIC")
+    ok = ImageLimits(max_bytes=len(data), max_pixels=64 * 64, min_side=24)
+    assert read_image(data, ok).pixels.shape == (24, 40, 3)
+    lying = bytearray(encode(picture(600, 600), "HEIC"))
+    at = lying.index(b"ispe") + 8
+    lying[at : at + 8] = struct.pack(">II", 64, 64)
+    assert reason(bytes(lying)) == "damaged"
+    monkeypatch.setattr(pillow_heif.HeifImage, "load", lambda _self: pytest.fail("was decoded"))
+    assert reason(data, ImageLimits(max_pixels=959)).startswith("more than 0.000959 megapixels (")
+    assert reason(data, ImageLimits(min_side=25)) == "smaller than 25 px (40 x 24)"
+
+
 # -- limits --
 
 
@@ -421,12 +706,14 @@ def test_file_over_the_limit_is_not_read(tmp_path):
 def test_pillow_is_left_as_it_was():
     before = (PIL.Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES, warnings.filters[:])
     read_image(encode(picture(), "JPEG"))
+    read_image(encode(picture(), "HEIC"))
     reason(png(30_000, 30_000))
     assert before == (
         PIL.Image.MAX_IMAGE_PIXELS,
         ImageFile.LOAD_TRUNCATED_IMAGES,
         warnings.filters[:],
     )
+    assert "HEIF" not in PIL.Image.OPEN
 
 
 # -- files that are not files --
@@ -526,9 +813,11 @@ def seeds():
     colour = PIL.Image.fromarray(picture(16, 24))
     other = colour.transpose(PIL.Image.Transpose.ROTATE_180)
     found = {kind: encode(colour, kind) for kind in FORMATS}
-    for kind in ("JPEG", "PNG", "WebP", "TIFF", "AVIF"):
+    for kind in ("JPEG", "PNG", "WebP", "TIFF", "AVIF", "HEIC"):
         icc = icc_profile(gamma=1.0)
         found[f"{kind} exif icc"] = encode(colour, kind, exif=exif.tobytes(), icc_profile=icc)
+    found["HEIC alpha"] = heic(colour.convert("RGBA"))
+    found["HEIC tiles"] = heic(PIL.Image.fromarray(picture(80, 120)), colour, tile_size=64)
     for kind in ("PNG", "WebP", "TIFF", "AVIF"):
         found[f"{kind} alpha"] = encode(colour.convert("RGBA"), kind)
         found[f"{kind} frames"] = encode(colour, kind, save_all=True, append_images=[other])
@@ -572,6 +861,174 @@ def test_hostile_bytes_give_an_image_or_an_image_error(data):
 @pytest.mark.filterwarnings("ignore")
 def test_any_bytes_give_an_image_error(raw, head):
     reason(head + raw)
+
+
+# -- what is decoded already --
+
+
+def pillow_image(data):
+    """As a caller would have opened it."""
+    if data[4:11] == b"ftyphei":
+        import pillow_heif
+
+        return pillow_heif.HeifImageFile(io.BytesIO(data))
+    return PIL.Image.open(io.BytesIO(data))
+
+
+@pytest.mark.parametrize("name", sorted(SEEDS))
+def test_pillow_image_comes_out_as_its_file_does(name):
+    from_file = read_image(SEEDS[name])
+    for image in (
+        as_image(pillow_image(SEEDS[name])),
+        as_image(loaded := pillow_image(SEEDS[name])),
+    ):
+        assert np.array_equal(image.pixels, from_file.pixels)
+        assert image.notes == from_file.notes
+        assert image.format == from_file.format
+        assert image.pixels.flags.c_contiguous
+        assert image.pixels.flags.writeable
+    assert np.array_equal(as_image(loaded).pixels, from_file.pixels)
+
+
+@pytest.mark.parametrize(
+    "mode", ["RGB", "L", "1", "P", "RGBA", "LA", "RGBa", "La", "CMYK", "YCbCr"]
+)
+def test_pillow_image_without_a_file(mode):
+    picked = PIL.Image.fromarray(np.dstack([picture(), picture(seed=1)[..., :1]]))
+    picked = picked.convert("LA").convert("La") if mode == "La" else picked.convert(mode)
+    before = (picked.mode, picked.size, picked.tobytes(), dict(picked.info))
+    image = as_image(picked)
+    assert image.format == "PIL"
+    same = {"RGBa": "RGBA", "La": "LA", "YCbCr": "RGB"}.get(mode, mode)
+    kind = "TIFF" if mode == "CMYK" else "PNG"
+    from_file = read_image(encode(picked.convert(same), kind))
+    assert np.array_equal(image.pixels, from_file.pixels)
+    assert image.notes == from_file.notes
+    image.pixels[:] = 0
+    assert before == (picked.mode, picked.size, picked.tobytes(), dict(picked.info))
+
+
+def test_pillow_image_keeps_its_file_and_frame():
+    frames = [PIL.Image.new("RGB", (32, 32), colour) for colour in ("red", "lime", "blue")]
+    opened = pillow_image(encode(frames[0], "PNG", save_all=True, append_images=frames[1:]))
+    assert as_image(opened).notes == ("animated: first of 3 frames",)
+    for index, colour in enumerate([(255, 0, 0), (0, 255, 0), (0, 0, 255)]):
+        opened.seek(index)  # possible: the file is still open
+        image = as_image(opened)
+        assert image.pixels[5, 5].tolist() == list(colour)
+        assert opened.tell() == index
+    assert image.notes == ()
+
+
+def test_pillow_image_is_turned_by_its_info_once():
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6
+    opened = pillow_image(encode(np.ascontiguousarray(UPRIGHT[6](picture())), "PNG", exif=exif))
+    for image in (opened, opened.convert("RGBA"), ImageOps.exif_transpose(opened)):
+        assert np.array_equal(as_image(image).pixels, picture())
+    assert opened.size == (24, 40)
+
+
+def test_pillow_image_of_a_jpeg_with_a_second_one_behind():
+    first, second = (PIL.Image.fromarray(picture(seed=seed)) for seed in range(2))
+    data = encode(first, "MPO", save_all=True, append_images=[second])
+    opened = pillow_image(data)
+    assert opened.format == "MPO"
+    image = as_image(opened)
+    assert np.array_equal(image.pixels, read_image(data).pixels)
+    assert (image.format, image.notes) == ("JPEG", ()) == ("JPEG", read_image(data).notes)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WebP", "BMP", "TIFF"])
+def test_pillow_image_of_a_cut_file(kind):
+    data = encode(picture(64, 64), kind, **({"compression": "raw"} if kind == "TIFF" else {}))
+    try:
+        opened = pillow_image(data[: len(data) * 3 // 4])
+    except OSError:  # Pillow says so itself, before there is an image
+        return
+    assert reason(opened, read=as_image) in ("truncated", "damaged")
+
+
+def test_pillow_image_that_was_closed():
+    with pillow_image(encode(picture(), "PNG")) as opened:
+        pass
+    assert reason(opened, read=as_image) == "closed before it was read"
+    closed = PIL.Image.fromarray(picture())
+    closed.close()
+    assert reason(closed, read=as_image) == "closed before it was read"
+
+
+def test_pillow_image_meets_the_limits(no_decoding):
+    opened = pillow_image(png(9_000, 9_000))
+    assert reason(opened, ImageLimits(max_pixels=10**7), as_image).startswith("more than 10 mega")
+    small = pillow_image(png(15, 40))
+    assert reason(small, read=as_image) == "smaller than 16 px (15 x 40)"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda a: a,
+        np.asfortranarray,
+        lambda a: np.repeat(a, 2, axis=1)[:, ::2],
+        lambda a: np.ascontiguousarray(a[::-1, ::-1])[::-1, ::-1],
+        lambda a: np.ma.masked_less(a, 9),
+        lambda a: np.frombuffer(a.tobytes(), np.uint8).reshape(a.shape),  # read-only
+    ],
+)
+def test_array_of_any_layout_comes_out_as_it_is(change):
+    given = change(picture())
+    image = as_image(given)
+    assert type(image.pixels) is np.ndarray
+    assert np.array_equal(image.pixels, picture())
+    assert image.pixels.flags.c_contiguous
+    assert image.pixels.flags.writeable
+    assert not np.shares_memory(image.pixels, given)
+    assert (image.format, image.notes) == ("array", ())
+
+
+@pytest.mark.parametrize("channels", [0, 1, 4])
+def test_array_in_grey_or_with_alpha_is_treated_as_a_file_of_it(channels):
+    pixels = np.dstack([picture(), picture(seed=1)[..., :1]])
+    given = {0: pixels[..., 0], 1: pixels[..., :1], 4: pixels}[channels]
+    before = given.copy()
+    image = as_image(given)
+    from_file = read_image(encode(np.ascontiguousarray(given.squeeze()), "PNG"))
+    assert np.array_equal(image.pixels, from_file.pixels)
+    assert image.notes == from_file.notes
+    image.pixels[:] = 7
+    assert np.array_equal(given, before)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (np.zeros((3, 224, 224), np.float32), "got float32 (3, 224, 224)"),
+        (np.zeros((224, 224, 3), np.int64), "got int64 (224, 224, 3)"),
+        (np.zeros((224, 224, 3), bool), "got bool (224, 224, 3)"),
+        (np.zeros((3, 224, 224), np.uint8), "got uint8 (3, 224, 224)"),
+        (np.zeros((1, 224, 224, 3), np.uint8), "got uint8 (1, 224, 224, 3)"),
+        (np.zeros((224, 224, 2), np.uint8), "got uint8 (224, 224, 2)"),
+        (np.zeros(224, np.uint8), "got uint8 (224,)"),
+        (np.zeros((0, 224, 3), np.uint8), "got uint8 (0, 224, 3)"),
+        (np.array(None), "got object ()"),
+    ],
+)
+def test_arrays_of_other_types_and_shapes_are_refused(given, expected):
+    assert reason(given, TINY, as_image) == f"expected uint8 RGB height x width x 3, {expected}"
+
+
+def test_array_meets_the_limits_before_it_is_copied():
+    huge = np.broadcast_to(np.zeros(3, np.uint8), (200_000, 200_000, 3))
+    assert reason(huge, read=as_image) == "more than 120 megapixels (200000 x 200000)"
+    assert reason(picture(15, 40), read=as_image) == "smaller than 16 px (40 x 15)"
+    assert as_image(picture(15, 40), TINY).pixels.shape == (15, 40, 3)
+
+
+def test_what_is_neither_is_refused():
+    wanted = "expected a Pillow image or a numpy array, got "
+    assert reason([[0, 0, 0]], read=as_image) == wanted + "list"
+    assert reason(None, read=as_image) == wanted + "NoneType"
 
 
 def test_threads_see_the_same_pixels():

@@ -197,7 +197,21 @@ def test_images_outside_label_folders(tmp_path):
 
 
 def test_endings_and_litter(tmp_path):
-    endings = ["jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "avif", "JPG", "Png"]
+    endings = [
+        "jpg",
+        "jpeg",
+        "png",
+        "webp",
+        "bmp",
+        "tif",
+        "tiff",
+        "avif",
+        "heic",
+        "heif",
+        "hif",
+        "JPG",
+        "Png",
+    ]
     fill(tmp_path, *(f"train/real/{i}.{ending}" for i, ending in enumerate(endings)))
     fill(tmp_path, "train/real/.x.jpg", "train/real/._1.jpg", "__MACOSX/train/real/a.jpg")
     fill(tmp_path, "train/Thumbs.db", "train/real/notes.txt", "README.md")

@@ -1,18 +1,23 @@
 """Bytes to pixels: one door for every image, with limits that hold before anything is decoded.
 
 What comes out is always 8-bit sRGB, upright, without transparency. Whatever is wrong with the
-bytes comes out as an `ImageError` with a short reason, never as another exception.
+bytes comes out as an `ImageError` with a short reason, never as another exception. What is decoded
+already, as a Pillow image or an array, takes the same way through `as_image`.
 """
 
 from __future__ import annotations
 
 import errno
 import importlib
+import importlib.util
 import io
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,11 +25,21 @@ import numpy as np
 import PIL.Image
 
 from bonaface.errors import ImageError
+from bonaface.heif import BRANDS, MOST, boxes, check_area, check_heif
 from bonaface.layouts import SUFFIXES
 
-__all__ = ["DEFAULT_LIMITS", "FORMATS", "SUFFIXES", "Image", "ImageLimits", "read_image"]
+__all__ = [
+    "DEFAULT_LIMITS",
+    "FORMATS",
+    "SUFFIXES",
+    "Image",
+    "ImageLimits",
+    "as_image",
+    "read_image",
+]
 
-FORMATS: Final = ("JPEG", "PNG", "WebP", "BMP", "TIFF", "AVIF")
+_HEIC: Final = ("HEIC",) if importlib.util.find_spec("pillow_heif") else ()
+FORMATS: Final = ("JPEG", "PNG", "WebP", "BMP", "TIFF", "AVIF", *_HEIC)  # HEIC: with its extra
 _GREY = 128  # transparency is composited over mid grey: neither class gets a black or white frame
 _PLUGINS: Final = {
     "JPEG": ("PIL.JpegImagePlugin", "JpegImageFile"),
@@ -33,7 +48,10 @@ _PLUGINS: Final = {
     "BMP": ("PIL.BmpImagePlugin", "BmpImageFile"),
     "TIFF": ("PIL.TiffImagePlugin", "TiffImageFile"),
     "AVIF": ("PIL.AvifImagePlugin", "AvifImageFile"),
+    "HEIC": ("pillow_heif", "HeifImageFile"),
 }
+_CLOSED: Final = "closed before it was read"
+_OUR_NAMES: Final = {"WEBP": "WebP", "HEIF": "HEIC", "MPO": "JPEG"}  # of what Pillow calls formats
 _TIFF_HEADS: Final = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _FOREIGN: Final = (  # (offset, magic, name) of what people try that is not read
     (0, b"GIF8", "GIF"),
@@ -52,7 +70,7 @@ _FOREIGN: Final = (  # (offset, magic, name) of what people try that is not read
     (8, b"WAVE", "WAV sound"),
 )
 _AVIF_BRANDS: Final = frozenset({b"avif", b"avis"})
-_HEIF_BRANDS: Final = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
+_SRGB_LIKE: Final = ({1, 2, 5, 6, 7}, {1, 2, 6, 13, 14, 15})  # primaries, transfers (ITU-T H.273)
 _TURNS: Final = {
     2: PIL.Image.Transpose.FLIP_LEFT_RIGHT,
     3: PIL.Image.Transpose.ROTATE_180,
@@ -90,7 +108,8 @@ class Image:
 
     Attributes:
         pixels: uint8, height x width x 3, RGB in sRGB, upright, C-contiguous, writable.
-        format: one of `FORMATS`, found from the content.
+        format: one of `FORMATS`, found from the content. From `as_image`: "array"; for a Pillow
+            image the format of its file, or "PIL" where it has none.
         notes: what was done to the image that its owner may want to know.
     """
 
@@ -110,6 +129,48 @@ def read_image(source: Path | bytes, limits: ImageLimits = DEFAULT_LIMITS) -> Im
         return _decode(bytes(source), limits, None)
     name = os.fsencode(source).decode("utf-8", "backslashreplace")
     return _decode(_read_file(source, limits, name), limits, name)
+
+
+def as_image(picture: PIL.Image.Image | np.ndarray, limits: ImageLimits = DEFAULT_LIMITS) -> Image:
+    """Take a picture that is decoded already: a Pillow image or an array.
+
+    Args:
+        picture: a Pillow image is treated as its file would be: what its `info` holds of an EXIF
+            turn, a colour profile or transparency is applied. Of a sequence, the frame that it
+            stands at. It is neither changed nor closed; if it was only opened, it is loaded.
+            An array is uint8 in sRGB: height x width x 3 (RGB), x 4 (RGBA), x 1 or without the
+            third axis (grey). BGR looks the same from here: the caller has to turn it round.
+        limits: those of the pixels; there is no file for `max_bytes`.
+
+    Returns:
+        An image whose pixels are a copy.
+
+    Raises:
+        ImageError: with the reason: of another type or shape, over a limit, truncated, damaged.
+    """
+    notes: list[str] = []
+    if isinstance(picture, PIL.Image.Image):
+        kind = _OUR_NAMES.get(picture.format or "", picture.format or "PIL")
+        with _reasons(kind, limits):
+            if getattr(picture, "tile", None) and getattr(picture, "fp", None) is None:
+                raise ImageError(_CLOSED)
+            return Image(_pixels(picture, limits, notes), kind, tuple(notes))
+    with _reasons("array", limits):
+        return Image(_from_array(picture, limits, notes), "array", tuple(notes))
+
+
+def _from_array(array: Any, limits: ImageLimits, notes: list[str]) -> np.ndarray:
+    if not isinstance(array, np.ndarray):
+        raise ImageError(f"expected a Pillow image or a numpy array, got {type(array).__name__}")
+    channels = array.shape[2] if array.ndim == 3 else 1
+    fits = array.ndim in (2, 3) and channels in (1, 3, 4) and array.size > 0
+    if array.dtype != np.uint8 or not fits:
+        raise ImageError(f"expected uint8 RGB height x width x 3, got {array.dtype} {array.shape}")
+    _check_sides(array.shape[1], array.shape[0], limits)
+    if channels == 3:
+        return np.array(array, order="C", subok=False)
+    plane = array.reshape(array.shape[:2]) if channels == 1 else array
+    return np.array(_to_rgb(PIL.Image.fromarray(np.ascontiguousarray(plane)), notes))
 
 
 def _read_file(path: Path, limits: ImageLimits, name: str) -> bytes:
@@ -162,14 +223,30 @@ def _decode(data: bytes, limits: ImageLimits, name: str | None) -> Image:
     kind = _sniff(data, name)
     module, opener = _PLUGINS[kind]
     notes: list[str] = []
-    try:
+    with _reasons(kind, limits, name):
         # The plugin itself, not PIL.Image.open: only one decoder meets hostile bytes, and Pillow's
         # own pixel limit (a process-wide setting and a warning) does not come before ours.
-        with getattr(importlib.import_module(module), opener)(io.BytesIO(data)) as image:
-            _check_size(image, limits)
-            _check_sequence(image, notes)
-            image.load()
-            pixels = np.array(_turned(image, _to_rgb(image, notes), notes))
+        plugin = getattr(importlib.import_module(module), opener)
+        if kind == "HEIC":
+            check_heif(data, limits)
+        with plugin(io.BytesIO(data)) as image:
+            pixels = _pixels(image, limits, notes)
+    return Image(pixels, kind, tuple(notes))
+
+
+def _pixels(image: Any, limits: ImageLimits, notes: list[str]) -> np.ndarray:
+    """A Pillow image, loaded or not, to pixels that are its own."""
+    _check_size(image, limits)
+    _check_sequence(image, notes)
+    image.load()
+    return np.array(_turned(image, _to_rgb(image, notes), notes))
+
+
+@contextmanager
+def _reasons(kind: str, limits: ImageLimits, name: str | None = None) -> Iterator[None]:
+    """Whatever goes wrong inside comes out as an `ImageError` with a reason."""
+    try:
+        yield
     except ImageError as error:
         raise ImageError(error.reason, name) from error.__cause__
     except PIL.Image.DecompressionBombError as error:
@@ -179,7 +256,6 @@ def _decode(data: bytes, limits: ImageLimits, name: str | None) -> Image:
     # Pillow raises nearly anything on hostile bytes: SyntaxError, struct.error, zlib.error, ...
     except Exception as error:
         raise ImageError(_damage(error, kind), name) from error
-    return Image(pixels, kind, tuple(notes))
 
 
 def _sniff(data: bytes, name: str | None) -> str:
@@ -192,8 +268,7 @@ def _sniff(data: bytes, name: str | None) -> str:
         return kind
     foreign = next((n for at, magic, n in _FOREIGN if data[at : at + len(magic)] == magic), None)
     if data[4:8] == b"ftyp":
-        heif = data[8:12] in _HEIF_BRANDS
-        foreign = "HEIC" if heif else "MP4 or QuickTime video"
+        foreign = "MP4 or QuickTime video"
     if foreign is None:
         raise ImageError("not an image", name)
     raise ImageError(f"{foreign} is not read; expected one of {', '.join(FORMATS)}", name)
@@ -207,6 +282,7 @@ def _kind(data: bytes) -> str | None:
         "WebP": head.startswith(b"RIFF") and head[8:12] == b"WEBP",
         "TIFF": head.startswith(_TIFF_HEADS),
         "AVIF": head[4:8] == b"ftyp" and not _AVIF_BRANDS.isdisjoint(_brands(data)),
+        "HEIC": head[4:8] == b"ftyp" and head[8:12] in BRANDS,
         "BMP": head.startswith(b"BM") and len(data) >= 26,
     }
     return next((kind for kind, yes in is_kind.items() if yes), None)
@@ -223,17 +299,9 @@ def _cut_short(kind: str, data: bytes) -> bool:
         return int.from_bytes(data[4:8], "little") + 8 > len(data)
     if kind == "PNG":
         return data.rfind(b"IEND") < 0
-    if kind != "AVIF":
-        return False
-    at = 0
-    while at + 8 <= len(data):
-        size = int.from_bytes(data[at : at + 4], "big")
-        if size == 1:
-            size = int.from_bytes(data[at + 8 : at + 16], "big")
-        if size < 8:  # 0: to the end of the file; the rest is damage, for the decoder to name
-            return False
-        at += size
-    return at > len(data)
+    return kind in ("AVIF", "HEIC") and any(
+        stop > len(data) for _, _, stop in islice(boxes(data, 0, len(data)), MOST)
+    )
 
 
 def _check_size(image: Any, limits: ImageLimits) -> None:
@@ -244,23 +312,30 @@ def _check_size(image: Any, limits: ImageLimits) -> None:
         # libtiff takes memory for a whole tile, however small the image is.
         sides.append((image.tag_v2.get(_TILE_WIDTH, 1), image.tag_v2.get(_TILE_LENGTH, 1)))
     for width, height in sides:
-        if width * height > limits.max_pixels:
-            raise ImageError(
-                f"more than {limits.max_pixels / 1e6:.4g} megapixels ({width} x {height})"
-            )
+        check_area(width, height, limits)
     width, height = image.size
-    if min(width, height) < limits.min_side:
-        raise ImageError(f"smaller than {limits.min_side} px ({width} x {height})")
+    _check_sides(width, height, limits)
     # A TIFF may declare more rows than its strips hold; Pillow would leave the rest black.
-    parts = [extents for _, extents, *_ in image.tile]
+    parts = [extents for _, extents, *_ in getattr(image, "tile", ())]
     if parts and sum((x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in parts) < width * height:
         raise ImageError("truncated")
 
 
+def _check_sides(width: int, height: int, limits: ImageLimits) -> None:
+    check_area(width, height, limits)
+    if min(width, height) < limits.min_side:
+        raise ImageError(f"smaller than {limits.min_side} px ({width} x {height})")
+
+
 def _check_sequence(image: Any, notes: list[str]) -> None:
-    if not getattr(image, "is_animated", False):
-        return
-    if image.format == "TIFF":  # counting the pages would walk the whole file
+    if not getattr(image, "is_animated", False) or image.format == "MPO":
+        return  # MPO: a JPEG with another behind it, of which reading JPEG files knows nothing
+    if image.format == "HEIF":
+        if image.info.get("primary"):
+            notes.append("several pictures: the main one is used")
+    elif image.tell():
+        return  # a caller went there
+    elif image.format == "TIFF":  # counting the pages would walk the whole file
         notes.append("several pages: the first is used")
     else:
         notes.append(f"animated: first of {image.n_frames} frames")
@@ -269,6 +344,9 @@ def _check_sequence(image: Any, notes: list[str]) -> None:
 def _to_rgb(image: Any, notes: list[str]) -> Any:
     """Any mode to 8-bit RGB in sRGB."""
     profile = image.info.get("icc_profile")
+    _note_colours(image.info.get("nclx_profile"), notes)
+    if image.mode == "La":  # which Pillow would convert to RGBA without its transparency
+        image = image.convert("LA")
     if image.mode == "RGB" and not profile and "transparency" not in image.info:
         return image
     if image.mode in ("F", "LAB", "HSV"):
@@ -288,6 +366,18 @@ def _to_rgb(image: Any, notes: list[str]) -> Any:
         ground = PIL.Image.new("RGBA", image.size, (_GREY, _GREY, _GREY, 255))
         image = PIL.Image.alpha_composite(ground, image)
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _note_colours(numbers: Any, notes: list[str]) -> None:
+    """HEIC names colours by number where it has no profile: BT.2020 and HDR are not converted."""
+    if not isinstance(numbers, dict):
+        return
+    primaries, transfers = _SRGB_LIKE
+    if (
+        numbers.get("color_primaries", 2) not in primaries
+        or numbers.get("transfer_characteristics", 2) not in transfers
+    ):
+        notes.append("wide or HDR colours taken for sRGB")
 
 
 def _eight_bits(image: Any, notes: list[str]) -> Any:
@@ -352,8 +442,8 @@ def _changes_nothing(transform: Any) -> bool:
 
 
 def _turned(image: Any, rgb: Any, notes: list[str]) -> Any:
-    """Apply the EXIF (or XMP) orientation. Pillow itself turns TIFF while loading."""
-    if image.format == "TIFF" or not any(
+    """Apply the EXIF (or XMP) orientation. Pillow turns TIFF, and libheif HEIC, while loading."""
+    if image.format in ("TIFF", "HEIF") or not any(
         key in image.info for key in ("exif", "xmp", "Raw profile type exif")
     ):
         return rgb
@@ -367,9 +457,13 @@ def _turned(image: Any, rgb: Any, notes: list[str]) -> Any:
 
 def _damage(error: Exception, kind: str) -> str:
     """A reason that can be counted; Pillow's own words stay in the exception's cause."""
+    if isinstance(error, ImportError) and kind == "HEIC":
+        return "HEIC needs an extra; install it with: pip install 'bonaface[heic]'"
     text = str(error).lower()
     if isinstance(error, EOFError) or "truncat" in text or "unexpected end" in text:
         return "truncated"
+    if "closed" in text:  # a caller's file, or Pillow image
+        return _CLOSED
     if any(words in text for words in ("unknown pixel mode", "unsupported", "not yet supported")):
         return f"a kind of {kind} that is not read; save it as 8-bit RGB"
     return "damaged"

@@ -24,7 +24,7 @@ from bonaface.errors import DataError, MissingExtraError
 SPLITS: Final = ("train", "validation", "test")
 LABELS: Final = ("real", "fake")  # LABELS[sample.label]
 SUFFIXES: Final = frozenset(
-    {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif"}
+    {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif", ".hif"}
 )  # by which image files are found; the content decides how one is read
 METADATA_NAMES: Final = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 
