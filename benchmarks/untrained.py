@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from bonaface.bundle import Bundle, Card, finish_bundle
+from bonaface.calibration import Calibration, OperatingPoint
 from bonaface.config import TrainConfig
+from bonaface.crops import CropRecipe
 from bonaface.models import registry
 from bonaface.models.onnx import export_onnx
-from bonaface.verdict import Calibration, OperatingPoint
 
 
 def untrained(folder: Path, model: str, size: int) -> tuple[Bundle, registry.Made]:
@@ -22,6 +23,7 @@ def untrained(folder: Path, model: str, size: int) -> tuple[Bundle, registry.Mad
         architecture=made.architecture,
         parameters=registry.parameters(made.module),
         preprocess=made.preprocess.to_dict(),
+        crop=CropRecipe().to_dict(),
         labels={"real": 0, "fake": 1},
         calibration=Calibration(),
         operating_points={

@@ -10,8 +10,9 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from bonaface import bundle as bundles
+from bonaface.calibration import Calibration, OperatingPoint
+from bonaface.crops import CropRecipe
 from bonaface.preprocess import Preprocess
-from bonaface.verdict import Calibration, OperatingPoint
 
 SIZE = 16
 
@@ -48,6 +49,7 @@ def make_card(**changes: Any) -> bundles.Card:
         "architecture": {"name": "brightness"},
         "parameters": 2,
         "preprocess": Preprocess(SIZE, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)).to_dict(),
+        "crop": CropRecipe().to_dict(),
         "labels": {"real": 0, "fake": 1},
         "calibration": Calibration("temperature", 0.5).to_dict(),
         "operating_points": points,

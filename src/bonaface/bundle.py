@@ -15,13 +15,14 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from bonaface.calibration import Calibration, OperatingPoint
+from bonaface.crops import CropRecipe
 from bonaface.errors import BundleError
 from bonaface.files import write_json, write_text
 from bonaface.onnxfile import has_external_data
 from bonaface.preprocess import Preprocess
-from bonaface.verdict import Calibration, OperatingPoint
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MAX_MODEL_BYTES = 2 << 30
 MAX_CARD_BYTES = 4 << 20
 LABELS = {"real": 0, "fake": 1}
@@ -40,6 +41,7 @@ class Card(_Strict):
         architecture: a name from `bonaface models`, with the options it was built with.
         parameters: number of weights.
         preprocess: see `bonaface.preprocess.Preprocess.to_dict`.
+        crop: how its faces were cut, see `bonaface.crops.CropRecipe.to_dict`.
         labels: what the output means; always fake is 1.
         calibration: fitted on validation.
         operating_points: by name; balanced, fake_above and real_below.
@@ -56,6 +58,7 @@ class Card(_Strict):
     architecture: dict[str, Any]
     parameters: int
     preprocess: dict[str, Any]
+    crop: dict[str, Any]
     labels: dict[str, int]
     calibration: Calibration
     operating_points: dict[str, OperatingPoint]
@@ -88,6 +91,11 @@ class Bundle:
     def preprocess(self) -> Preprocess:
         """The recipe that trained it."""
         return Preprocess.from_dict(self.card.preprocess)
+
+    @property
+    def recipe(self) -> CropRecipe:
+        """How its faces were cut out of their pictures."""
+        return CropRecipe.from_dict(self.card.crop)
 
     @property
     def calibration(self) -> Calibration:
@@ -210,7 +218,7 @@ def load_bundle(folder: Path) -> Bundle:
             f"expected the labels {LABELS} in {str(path)!r}, got {bundle.card.labels}; "
             "this is no bundle of ours"
         )
-    _ = bundle.preprocess  # refused here, not at the first picture
+    _ = bundle.preprocess, bundle.recipe  # refused here, not at the first picture
     _check_decisions(bundle)
     _check_files(bundle)
     return bundle

@@ -27,10 +27,13 @@ import bonaface
 from bonaface.augment import recipe
 from bonaface.batches import Batches, PixelCache, open_cache
 from bonaface.bundle import Bundle, Card, finish_bundle
+from bonaface.calibration import Calibration, fit_calibration, fit_operating_points
 from bonaface.checkpoints import State, load, load_weights, save, save_weights
 from bonaface.config import TrainConfig
+from bonaface.crops import CropRecipe, measure_recipe, read_recipe
 from bonaface.detector import Detector, processor_count
 from bonaface.errors import ConfigError, TrainingError
+from bonaface.faces import open_finder
 from bonaface.files import write_text
 from bonaface.history import Epoch, TensorBoard, overfitting_from, write_history
 from bonaface.metrics import figures
@@ -38,7 +41,8 @@ from bonaface.models import registry
 from bonaface.models.onnx import export_onnx
 from bonaface.samples import Samples, load_samples
 from bonaface.scores import Scores
-from bonaface.verdict import Calibration, fit_calibration, fit_operating_points
+
+_MEASURED = 200  # training crops, to see how faces lie in them
 
 
 class Watch:
@@ -291,6 +295,7 @@ def _next(state: State, row: Epoch, config: TrainConfig) -> tuple[State, bool]:
 def _finish(run: Run, state: State) -> Bundle:
     """Export the best weights, calibrate them on validation through ONNX, write the bundle."""
     out, config, made, cache, samples = run.out, run.config, run.made, run.cache, run.samples
+    crop = _crop_recipe(run)
     difference = export_onnx(made.module, made.preprocess.size, out / "model.onnx")
     save_weights(out / "model.safetensors", made.module)
     card = Card(
@@ -298,6 +303,7 @@ def _finish(run: Run, state: State) -> Bundle:
         architecture=made.architecture,
         parameters=registry.parameters(made.module),
         preprocess=made.preprocess.to_dict(),
+        crop=crop.to_dict(),
         labels={"real": 0, "fake": 1},
         calibration=Calibration(),
         operating_points={},
@@ -337,6 +343,19 @@ def _finish(run: Run, state: State) -> Bundle:
         }
     )
     return finish_bundle(out, card)
+
+
+def _crop_recipe(run: Run) -> CropRecipe:
+    """How the training crops were cut: as their folder says, else as they look."""
+    told = read_recipe(run.samples.root)
+    if told is not None:
+        return told
+    rows = _rows_of(run.cache, "train")
+    chosen = np.random.default_rng(run.config.seed).permutation(rows)[:_MEASURED]
+    finder = open_finder()
+    crops = [run.cache.pixels[i] for i in chosen]
+    sizes = [(crop.shape[1], crop.shape[0]) for crop in crops]
+    return measure_recipe([finder.find(crop) for crop in crops], sizes, "training crops")
 
 
 def _check_claim(out: Path, config: TrainConfig, resume: bool) -> None:
