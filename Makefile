@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench lint types law clean
+.PHONY: help setup demo test check bench lint types law schema clean
 
 help:
 	@echo "make demo   draw faces, train a detector on them, test it, write its report"
@@ -13,6 +13,7 @@ help:
 	@echo "make check  lint, types and tests"
 	@echo "make setup  everything for development, in $(VENV)"
 	@echo "make bench  measure speed and memory on this machine"
+	@echo "make schema write docs/verdict.schema.json anew"
 	@echo "make clean  remove what the other targets made, but not $(VENV)"
 
 # The first of PYTHON that runs and is new enough.
@@ -54,6 +55,10 @@ law: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/run.py
+
+schema: $(VENV)/.dev
+	$(BIN)/python -c 'import json; from bonaface.verdict import verdict_schema; \
+	  print(json.dumps(verdict_schema(), indent=2))' > docs/verdict.schema.json
 
 clean:
 	rm -rf demo-run build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

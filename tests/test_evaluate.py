@@ -15,12 +15,12 @@ from PIL import Image as PILImage
 from sklearn.metrics import roc_auc_score
 
 from bonaface.bundle import Bundle, Card
+from bonaface.calibration import Calibration
 from bonaface.errors import BundleError, DataError
 from bonaface.evaluate import evaluate, read_evaluation, save_evaluation
 from bonaface.images import Image
 from bonaface.preprocess import Preprocess
 from bonaface.samples import Samples, load_samples
-from bonaface.verdict import Calibration
 
 SIZE = 16
 module = sys.modules["bonaface.evaluate"]  # bonaface.evaluate is the function

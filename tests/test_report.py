@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as PILImage
 
+from bonaface.calibration import Calibration, OperatingPoint
 from bonaface.compare import Entry, compare
 from bonaface.evaluate import (
     DataFacts,
@@ -34,7 +35,6 @@ from bonaface.report import (
 )
 from bonaface.report.render import percent, span, threshold
 from bonaface.scores import Scores
-from bonaface.verdict import Calibration, OperatingPoint
 
 VOID = {"meta", "link", "br", "img", "hr", "input"}
 HOSTILE = "test/fake/<script>alert('x')</script>&\"{{ 7*7 }}.jpg"

@@ -1,247 +1,42 @@
 from __future__ import annotations
 
-import math
+import json
+from pathlib import Path
 
-import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
-from scipy.special import expit
-from sklearn.linear_model import LogisticRegression
 
+from bonaface.calibration import OperatingPoint
+from bonaface.errors import ConfigError
 from bonaface.verdict import (
-    APCER_TARGET,
-    BPCER_TARGET,
-    Calibration,
-    Verdict,
-    answer,
-    fit_calibration,
-    fit_operating_points,
+    Answer,
+    Bands,
+    FaceVerdict,
+    Judgement,
+    Stability,
+    chance_of_false_alarm,
+    judge_score,
+    judge_whole,
+    verdict_schema,
+    with_frames,
+    with_stability,
 )
 
-
-def simulated(n: int, slope: float, offset: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Logits whose true log odds are slope * logit + offset."""
-    rng = np.random.default_rng(seed)
-    logits = rng.normal(0, 3, n)
-    return logits, (rng.random(n) < expit(slope * logits + offset)).astype(int)
-
-
-# -- calibration ----------------------------------------------------------------------------------
-
-
-def test_a_temperature_is_recovered() -> None:
-    logits, labels = simulated(40_000, 0.4, 0.0)
-    found = fit_calibration(logits, labels)
-    assert found.kind == "temperature"
-    assert found.offset == 0
-    assert found.slope == pytest.approx(0.4, rel=0.03)
-
-
-def test_slope_and_offset_are_recovered_and_platt_is_chosen() -> None:
-    logits, labels = simulated(40_000, 0.7, 1.2)
-    found = fit_calibration(logits, labels)
-    assert found.kind == "platt"
-    assert found.slope == pytest.approx(0.7, rel=0.03)
-    # Both classes weigh the same, so the odds of the sample go out of the offset.
-    odds = labels.sum() / (1 - labels).sum()
-    assert odds > 1.5
-    assert found.offset == pytest.approx(1.2 - math.log(odds), abs=0.05)
-
-
-def test_platt_agrees_with_logistic_regression() -> None:
-    logits, labels = simulated(5_000, 1.3, -0.8, seed=3)
-    balanced = LogisticRegression(C=np.inf, tol=1e-8, class_weight="balanced")
-    reference = balanced.fit(logits[:, None], labels)
-    found = fit_calibration(logits, labels)
-    # Platt's smoothed targets move the answer by about 1 / n.
-    assert found.slope == pytest.approx(reference.coef_[0, 0], abs=0.01)
-    assert found.offset == pytest.approx(reference.intercept_[0], abs=0.01)
-
-
-@pytest.mark.parametrize(("reals", "fakes"), [(9_000, 1_000), (1_000, 9_000)])
-def test_the_score_is_given_as_many_fakes_as_reals(reals: int, fakes: int) -> None:
-    rng = np.random.default_rng(0)
-    logits = np.concatenate([rng.normal(-1, 1, reals), rng.normal(1, 1, fakes)])
-    labels = np.repeat([0, 1], [reals, fakes])
-    # Two normals a distance of 2 apart: log likelihood ratio 2 * logit, so 0 is one half.
-    found = fit_calibration(logits, labels)
-    assert float(found(0.0)) == pytest.approx(0.5, abs=0.03)
-    assert float(found(1.0)) == pytest.approx(expit(2.0), abs=0.02)
-
-
-def test_far_logits_keep_their_order() -> None:
-    logits = -np.arange(30.0, 700.0, 10.0)
-    assert (np.diff(Calibration()(logits)) < 0).all()
-    np.testing.assert_allclose(Calibration()(logits), expit(logits), rtol=1e-12)
-
-
-@pytest.mark.parametrize("n", [100, 200, 500, 700, 1400, 2500])
-def test_a_bpcer_of_exactly_one_percent_is_allowed(n: int) -> None:
-    reals, fakes = np.linspace(0.0, 0.6, n), np.linspace(0.7, 0.9, n)
-    scores = np.concatenate([reals, fakes])
-    point = fit_operating_points(scores, np.repeat([0, 1], n))["fake_above"]
-    assert point.bpcer == 0.01
-    assert point.rule == "BPCER at most 1% on validation"
-
-
-def test_too_few_reals_for_one_percent_is_said() -> None:
-    point = fit_operating_points([0.1, 0.2, 0.8, 0.9], [0, 0, 1, 1])["fake_above"]
-    assert point.bpcer == 0
-    assert point.rule == "BPCER 0 on validation; too few (2) to tell 1%"
-
-
-@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e4])
-def test_the_unit_of_the_logits_does_not_matter(scale: float) -> None:
-    logits, labels = simulated(3_000, 0.7, 1.2, seed=5)
-    one, other = fit_calibration(logits, labels), fit_calibration(logits * scale, labels)
-    assert one.kind == other.kind
-    np.testing.assert_allclose(other(logits * scale), one(logits), atol=1e-4)
-
-
-def test_perfectly_separated_classes_give_a_finite_slope() -> None:
-    logits = np.array([-50.0, -40, -30, -20, -10, 10, 20, 30, 40, 50])
-    found = fit_calibration(logits, logits > 0)
-    assert math.isfinite(found.slope)
-    assert found.slope > 0
-    scores = found(logits)
-    assert (scores[5:] > 0.5).all()
-    assert (scores[:5] < 0.5).all()
-    assert scores.max() < 1 - 1e-6
-
-
-def test_a_detector_that_knows_nothing_says_the_base_rate() -> None:
-    rng = np.random.default_rng(1)
-    labels = (rng.random(20_000) < 0.5).astype(int)
-    scores = fit_calibration(rng.normal(0, 5, 20_000), labels)(np.array([-5.0, 0.0, 5.0]))
-    np.testing.assert_allclose(scores, 0.5, atol=0.05)
-
-
-@pytest.mark.parametrize("offset", [0.0, 1.5])
-def test_a_detector_worse_than_chance_is_not_turned_round(offset: float) -> None:
-    logits, labels = simulated(4_000, -0.5, offset)
-    found = fit_calibration(logits, labels)
-    scores = found(np.sort(logits))
-    assert found.slope > 0
-    assert (np.diff(scores) > 0).all()
-    base = labels.mean() if found.kind == "platt" else 0.5
-    np.testing.assert_allclose(scores, base, atol=1e-3)
-
-
-def test_constant_logits_are_calibrated_without_error() -> None:
-    found = fit_calibration(np.full(40, 2.0), [0, 1] * 20)
-    assert found([2.0])[0] == pytest.approx(0.5, abs=0.02)
-    assert fit_calibration(np.zeros(10), [0, 1] * 5)([0.0])[0] == pytest.approx(0.5)
-
-
-@pytest.mark.parametrize("n", [1, 2, 3])
-def test_tiny_validation_sets_work(n: int) -> None:
-    found = fit_calibration([-1.0] * n + [1.0] * n, [0] * n + [1] * n)
-    assert math.isfinite(found.slope)
-    assert math.isfinite(found.offset)
-
-
-def test_the_seed_fixes_the_folds() -> None:
-    logits, labels = simulated(300, 0.5, 0.2)
-    assert fit_calibration(logits, labels, seed=4) == fit_calibration(logits, labels, seed=4)
-
-
-@given(
-    hnp.arrays(np.float64, st.integers(1, 30), elements=st.floats(-1e6, 1e6)),
-    st.floats(0, 100),
-    st.floats(-50, 50),
+BANDS = Bands.at(0.5, 0.8, 0.3)
+POINTS = (
+    OperatingPoint("fake_above", 0.8, "made up", 0.4, 0.01, 750, 700),
+    OperatingPoint("real_below", 0.3, "made up", 0.05, 0.3, 750, 700),
 )
-def test_scores_are_probabilities_in_the_order_of_the_logits(
-    logits: np.ndarray, slope: float, offset: float
-) -> None:
-    scores = Calibration("platt", slope, offset)(np.sort(logits))
-    assert ((scores >= 0) & (scores <= 1)).all()
-    assert (np.diff(scores) >= 0).all()
-    np.testing.assert_allclose(scores, expit(slope * np.sort(logits) + offset), atol=1e-12)
+probabilities = st.floats(0, 1)
+inner = st.floats(0.001, 0.999)
 
 
-# -- operating points -----------------------------------------------------------------------------
-
-validation = st.integers(1, 60).flatmap(
-    lambda n: st.tuples(
-        hnp.arrays(
-            np.float64,
-            2 * n,
-            # Few distinct values make ties, 0 and 1 included.
-            elements=st.one_of(st.floats(0, 1), st.sampled_from([0.0, 0.25, 0.5, 1.0])),
-        ),
-        st.permutations([0, 1] * n),
-    )
-)
+def face(number: int, answer: Answer, score: float | None, reason: str = "why") -> FaceVerdict:
+    return FaceVerdict(number, answer, reason, score, score, None, (), None, None)
 
 
-@settings(max_examples=200)
-@given(validation)
-def test_operating_points_obey_their_rules(data: tuple[np.ndarray, list[int]]) -> None:
-    scores, labels = data[0], np.array(data[1])
-    points = fit_operating_points(scores, labels)
-    fakes, reals = scores[labels == 1], scores[labels == 0]
-    for name, point in points.items():
-        assert point.name == name
-        assert point.apcer == pytest.approx((fakes < point.threshold).mean())
-        assert point.bpcer == pytest.approx((reals >= point.threshold).mean())
-        assert (point.n_fake, point.n_real) == (len(fakes), len(reals))
-    assert points["fake_above"].bpcer <= BPCER_TARGET
-    assert points["real_below"].apcer <= APCER_TARGET
-    assert points["real_below"].threshold <= points["fake_above"].threshold
-    best = min(
-        (fakes < edge).mean() + (reals >= edge).mean()
-        for edge in [*scores, np.nextafter(scores.max(), 2)]
-    )
-    assert points["balanced"].apcer + points["balanced"].bpcer == pytest.approx(best)
-
-
-@settings(max_examples=100)
-@given(validation)
-def test_fake_above_is_not_higher_than_its_rule_asks(data: tuple[np.ndarray, list[int]]) -> None:
-    """A lower threshold, one that calls one more score fake, would break the rule."""
-    scores, labels = data[0], np.array(data[1])
-    point = fit_operating_points(scores, labels)["fake_above"]
-    lower = scores[scores < point.threshold]
-    if len(lower):
-        assert (scores[labels == 0] >= lower.max()).mean() > BPCER_TARGET
-
-
-def test_separated_classes_leave_no_room_for_unsure() -> None:
-    scores = np.concatenate([np.linspace(0.0, 0.3, 200), np.linspace(0.7, 1.0, 200)])
-    points = fit_operating_points(scores, np.repeat([0, 1], 200))
-    assert points["balanced"].threshold == pytest.approx(0.5)
-    assert points["balanced"].apcer == points["balanced"].bpcer == 0
-    assert points["real_below"].threshold <= points["fake_above"].threshold <= 0.7
-
-
-def test_targets_are_used_up_where_classes_overlap() -> None:
-    rng = np.random.default_rng(0)
-    labels = np.repeat([0, 1], 5_000)
-    scores = expit(rng.normal(np.where(labels == 1, 1.5, -1.5), 1.5))
-    points = fit_operating_points(scores, labels)
-    assert 0.008 < points["fake_above"].bpcer <= 0.01
-    assert 0.045 < points["real_below"].apcer <= 0.05
-    assert points["real_below"].threshold < points["balanced"].threshold
-    assert points["balanced"].threshold < points["fake_above"].threshold
-
-
-def test_one_score_for_everything_is_never_called_fake() -> None:
-    points = fit_operating_points([0.5] * 10, [0, 1] * 5)
-    assert (
-        answer(0.5, points["fake_above"].threshold, points["real_below"].threshold)[0] == "unsure"
-    )
-
-
-def test_scores_of_exactly_one_on_both_sides() -> None:
-    """A saturated sigmoid: reals at 1.0 must not be called fake, so no score is."""
-    points = fit_operating_points([0.0, 1.0, 1.0, 1.0], [0, 0, 1, 1])
-    assert points["fake_above"].threshold > 1
-    assert points["fake_above"].bpcer == 0
-
-
-# -- words ----------------------------------------------------------------------------------------
+# -- bands ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -249,17 +44,188 @@ def test_scores_of_exactly_one_on_both_sides() -> None:
     [(0.9, "fake"), (0.8, "fake"), (0.79, "unsure"), (0.3, "unsure"), (0.29, "real"), (0, "real")],
 )
 def test_answers(score: float, expected: str) -> None:
-    said, reason = answer(score, 0.8, 0.3)
-    assert said == expected
-    assert f"{score:.3f}" in reason
+    assert BANDS.answer(score) == expected
 
 
 def test_there_is_no_unsure_between_equal_thresholds() -> None:
-    assert {answer(s, 0.5, 0.5)[0] for s in (0.0, 0.49999, 0.5, 1.0)} == {"real", "fake"}
+    bands = Bands.at(0.5, 0.5, 0.5)
+    assert {bands.answer(s) for s in (0.0, 0.49999, 0.5, 1.0)} == {"real", "fake"}
 
 
-def test_a_verdict_is_ready_for_json() -> None:
-    import json
+@given(inner, inner)
+def test_the_posterior_is_that_of_bayes(score: float, prevalence: float) -> None:
+    """By counting: of a fakes and b reals per unit, a share of each has a score like this one."""
+    likelihood_ratio = score / (1 - score)
+    odds = likelihood_ratio * prevalence / (1 - prevalence)
+    found = Bands.at(prevalence, 0.8, 0.3).posterior(score)
+    assert found == pytest.approx(odds / (1 + odds))
 
-    verdict = Verdict("a.png", "unsure", "why", 0.5, 0.8, 0.2, "cnn", "0.1.0", ("turned",))
-    assert json.loads(json.dumps(verdict.to_dict()))["answer"] == "unsure"
+
+def test_a_known_posterior() -> None:
+    # 99 : 1 for fake, and one fake in a hundred: even odds.
+    assert Bands.at(0.01, 0.8, 0.3).posterior(0.99) == pytest.approx(0.5)
+
+
+@given(inner, inner, inner, probabilities)
+def test_an_answer_is_never_bolder_than_at_one_half(
+    a: float, b: float, prevalence: float, score: float
+) -> None:
+    real_below, fake_above = sorted((a, b))
+    even = Bands.at(0.5, fake_above, real_below)
+    moved = Bands.at(prevalence, fake_above, real_below)
+    assert moved.real_below <= moved.fake_above
+    assert moved.answer(score) in (even.answer(score), "unsure")
+    if moved.answer(score) == "fake":
+        assert moved.posterior(score) >= fake_above - 1e-9
+    if moved.answer(score) == "real":
+        assert moved.posterior(score) < real_below + 1e-9
+
+
+def test_rare_fakes_need_more_evidence_and_common_ones_less_doubt() -> None:
+    rare, common = Bands.at(0.01, 0.8, 0.3), Bands.at(0.9, 0.8, 0.3)
+    assert rare.fake_above == pytest.approx(0.99748, abs=1e-5)
+    assert rare.real_below == 0.3
+    assert common.fake_above == 0.8
+    assert common.real_below == pytest.approx(0.0454545, abs=1e-6)
+
+
+@pytest.mark.parametrize("prevalence", [0.01, 0.99])
+def test_thresholds_that_nothing_reaches_stay(prevalence: float) -> None:
+    bands = Bands.at(prevalence, 1.0000000001, 0.0)
+    assert (bands.answer(1.0), bands.answer(0.0)) == ("unsure", "unsure")
+
+
+@pytest.mark.parametrize("prevalence", [0.0, 1.0, -1.0, 2.0, float("nan")])
+def test_a_prevalence_that_is_none_is_refused(prevalence: float) -> None:
+    with pytest.raises(ConfigError, match="0.01"):
+        Bands.at(prevalence, 0.8, 0.3)
+
+
+# -- sentences ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("score", "answer", "words"),
+    [
+        (0.9, "fake", "1.0 % of 750 real validation faces reached"),
+        (0.1, "real", "5.0 % of 700 fake validation faces lay"),
+        (0.5, "unsure", "lies between 0.300 and 0.800"),
+    ],
+)
+def test_a_reason_says_where_the_score_lies(score: float, answer: str, words: str) -> None:
+    found = judge_score(score, BANDS, POINTS)
+    assert (found.answer, found.score, found.posterior) == (answer, score, score)
+    assert f"{score:.3f}" in found.reason
+    assert words in found.reason
+
+
+def test_at_another_prevalence_the_reason_names_the_chance_and_bounds_the_rate() -> None:
+    found = judge_score(0.999, Bands.at(0.01, 0.8, 0.3), POINTS)
+    assert found.answer == "fake"
+    assert "at most 1.0 %" in found.reason  # the threshold has risen: fewer reals reach it
+    assert "prevalence of 0.01" in found.reason
+    assert found.posterior is not None
+    assert f"{found.posterior:.2g}" in found.reason
+
+
+def test_doubt_wins_over_every_score() -> None:
+    for score in (0.0, 0.5, 1.0):
+        found = judge_score(score, BANDS, POINTS, "it was guessing")
+        assert (found.answer, found.reason) == ("unsure", "it was guessing")
+
+
+# -- stability ------------------------------------------------------------------------------------
+
+
+def test_an_answer_that_does_not_hold_is_unsure() -> None:
+    judged = judge_score(0.9, BANDS, POINTS)
+    weak = Stability.of(0.9, {"JPEG 90": 0.85, "JPEG 50": 0.6, "half size": 0.2}, BANDS)
+    assert (weak.low, weak.high) == (0.2, 0.9)
+    assert weak.flips == ("JPEG 50", "half size")
+    found = with_stability(judged, weak)
+    assert found.answer == "unsure"
+    assert found.score == 0.9
+    assert "JPEG 50" in found.reason
+    assert "fake as it came" in found.reason
+
+
+def test_an_answer_that_holds_stays() -> None:
+    judged = judge_score(0.9, BANDS, POINTS)
+    firm = Stability.of(0.9, {"JPEG 90": 0.95, "JPEG 50": 0.8}, BANDS)
+    assert firm.flips == ()
+    assert with_stability(judged, firm) is judged
+    assert with_stability(judged, None) is judged
+
+
+def test_unsure_stays_unsure_with_its_own_reason() -> None:
+    judged = judge_score(0.5, BANDS, POINTS)
+    assert with_stability(judged, Stability.of(0.5, {"JPEG 50": 0.9}, BANDS)) is judged
+
+
+# -- people ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fakes", "frames", "expected"),
+    [(0, 20, "real"), (2, 20, "real"), (3, 20, "unsure"), (3, 60, "real"), (6, 60, "unsure")],
+)
+def test_who_looks_fake_in_part_of_the_frames_is_not_real(
+    fakes: int, frames: int, expected: str
+) -> None:
+    scores = [0.9] * fakes + [0.1] * (frames - fakes)
+    found = with_frames(Judgement("real", "why", 0.2, 0.2), scores, BANDS)
+    assert found.answer == expected
+    if expected == "unsure":
+        assert f"{fakes} of them look fake" in found.reason
+
+
+def test_frames_make_nobody_fake() -> None:
+    for judged in (Judgement("unsure", "why", 0.5, 0.5), Judgement("fake", "why", 0.9, 0.9)):
+        assert with_frames(judged, [0.99] * 30, BANDS) is judged
+
+
+# -- the whole ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("answers", "expected"),
+    [
+        (["real"], "real"),
+        (["real", "unsure"], "unsure"),
+        (["real", "unsure", "fake"], "fake"),
+        (["not_applicable", "real"], "real"),
+        (["not_applicable", "not_applicable"], "not_applicable"),
+    ],
+)
+def test_the_whole_follows_from_its_parts(answers: list[Answer], expected: str) -> None:
+    scores = {"real": 0.1, "unsure": 0.5, "fake": 0.9, "not_applicable": None}
+    faces = [face(i, answer, scores[answer]) for i, answer in enumerate(answers, start=1)]
+    for order in (faces, faces[::-1]):
+        found = judge_whole(order, "face")
+        assert found.answer == expected
+        assert found.score == scores[expected]
+
+
+def test_the_reason_names_the_face_that_decided_and_the_ones_left_out() -> None:
+    faces = [
+        face(1, "real", 0.1),
+        face(2, "fake", 0.85),
+        face(3, "fake", 0.95, "clearly"),
+        face(4, "not_applicable", None),
+    ]
+    found = judge_whole(faces, "face")
+    assert found.score == 0.95
+    assert found.reason == "2 of 3 faces are fake, 1 could not be judged; face 3: clearly"
+    alone = judge_whole([face(1, "real", 0.1, "well below")], "face")
+    assert alone.reason == "well below"
+
+
+def test_the_chance_of_a_false_alarm_grows_with_the_faces() -> None:
+    assert chance_of_false_alarm(0.01, 1) == pytest.approx(0.01)
+    assert chance_of_false_alarm(0.01, 30) == pytest.approx(0.2603, abs=1e-4)
+    assert chance_of_false_alarm(0.0, 30) == 0
+
+
+def test_the_schema_in_docs_is_that_of_the_code() -> None:
+    path = Path(__file__).parents[1] / "docs" / "verdict.schema.json"
+    assert json.loads(path.read_text(encoding="utf-8")) == verdict_schema(), "run: make schema"

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, create_model
 
 from bonaface import __version__
 from bonaface.bundle import Bundle, first_problem, sha256
+from bonaface.calibration import Calibration, OperatingPoint
 from bonaface.errors import DataError, ImageError
 from bonaface.files import write_json
 from bonaface.images import read_image
@@ -35,7 +36,7 @@ from bonaface.metrics import (
 )
 from bonaface.samples import Sample, Samples
 from bonaface.scores import Scores, read_scores, write_scores
-from bonaface.verdict import Calibration, OperatingPoint, answer
+from bonaface.verdict import Bands
 
 SCHEMA_VERSION = 1
 BATCH = 16
@@ -481,9 +482,10 @@ def _data_facts(samples: Samples, chosen: Samples, split: str, scores: Scores) -
 def _answers(scores: Scores, bundle: Bundle) -> dict[str, dict[str, int]]:
     """What `Detector.detect` would say."""
     high, low = (bundle.operating_point(n).threshold for n in ("fake_above", "real_below"))
+    bands = Bands.at(0.5, high, low)
     counts = {kind: dict.fromkeys(("fake", "unsure", "real"), 0) for kind in ("real", "fake")}
     for label, score in zip(scores.label.tolist(), scores.score.tolist(), strict=True):
-        said = "unsure" if bundle.doubt else answer(score, high, low)[0]
+        said = "unsure" if bundle.doubt else bands.answer(score)
         counts["fake" if label else "real"][said] += 1
     return counts
 

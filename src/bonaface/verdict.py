@@ -1,244 +1,405 @@
-"""From logits to words: calibration, operating points, and fake / real / unsure.
+"""Words for a score: fake, real, unsure, not applicable, of a face, a person, a picture, a clip.
 
-Everything here is fitted on validation data and only applied elsewhere.
+Pure rules; `judging` applies them. The thresholds are those of `calibration`, fixed on validation.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
-
-from bonaface.errors import MissingExtraError
+from bonaface.calibration import OperatingPoint
+from bonaface.errors import ConfigError
 
 Answer = Literal["fake", "real", "unsure", "not_applicable"]
 
-BPCER_TARGET = 0.01
-APCER_TARGET = 0.05
-_LEAST_SLOPE = 1e-6  # in units of the largest logit
+SCHEMA_VERSION: Final = 1
+RULE: Final = (
+    "fake if a face is fake, else unsure if a face is unsure, else real; "
+    "faces that could not be judged do not count"
+)
+PERSON_RULE: Final = (
+    "by the mean over the frames; a person who would be real is unsure where at least 3 frames, "
+    "and a tenth of them, look fake by themselves"
+)
+_FEWEST_FRAMES: Final = 3
+_FAKE_SHARE: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Calibration:
-    """score = sigmoid(slope * logit + offset).
+class Bands:
+    """Between which scores an answer lies, at a prevalence of fakes.
+
+    Scores are calibrated given as many fakes as reals. At another prevalence the posterior of a
+    score differs, and an answer must then be as probable as it is at one half: below one half
+    `fake_above` rises, above it `real_below` falls. Neither moves the other way, so that the error
+    rates that the thresholds were chosen for are kept.
 
     Attributes:
-        kind: "temperature" (offset 0; Guo et al. 2017), "platt" (Platt 1999), or "none".
-        slope: 1 / temperature, above 0.
-        offset: in logits.
+        prevalence: share of fakes among the pictures that come in, in (0, 1).
+        fake_above: the score from which the answer is fake; above 1 no score is.
+        real_below: the score under which the answer is real.
     """
 
-    kind: Literal["none", "temperature", "platt"] = "none"
-    slope: float = 1.0
-    offset: float = 0.0
+    prevalence: float
+    fake_above: float
+    real_below: float
 
-    def __call__(self, logits: ArrayLike) -> NDArray[np.float64]:
-        """Logits of any shape -> calibrated P(fake) in [0, 1], float64."""
-        return _sigmoid(self.slope * np.asarray(logits, np.float64) + self.offset)
+    @classmethod
+    def at(cls, prevalence: float, fake_above: float, real_below: float) -> Bands:
+        """The bands of two thresholds chosen at one half.
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return asdict(self)
+        Raises:
+            ConfigError: the prevalence does not lie between 0 and 1.
+        """
+        if not 0 < prevalence < 1:
+            raise ConfigError(
+                f"expected a prevalence between 0 and 1 (1 fake in 100: 0.01), got {prevalence}; "
+                "give the share of fakes among the pictures that reach you"
+            )
+        return cls(
+            prevalence,
+            max(fake_above, _moved(fake_above, 1 - prevalence)),
+            min(real_below, _moved(real_below, 1 - prevalence)),
+        )
+
+    def posterior(self, score: float) -> float:
+        """P(fake) of a score at this prevalence (Bayes)."""
+        return _moved(score, self.prevalence)
+
+    def answer(self, score: float) -> Answer:
+        """The word for a score."""
+        if score >= self.fake_above:
+            return "fake"
+        return "real" if score < self.real_below else "unsure"
+
+
+def _moved(probability: float, prior: float) -> float:
+    """A probability given at even odds, at those of a prior; outside [0, 1] it stays."""
+    if not 0 < probability < 1:
+        return probability
+    fake, real = probability * prior, (1 - probability) * (1 - prior)
+    return fake / (fake + real)
 
 
 @dataclass(frozen=True, slots=True)
-class OperatingPoint:
-    """A threshold on the score with the validation error rates it was chosen for.
+class Stability:
+    """A face's scores as they would be after re-delivery.
 
     Attributes:
-        name: "balanced", "fake_above" or "real_below".
-        threshold: a score of at least this is on the fake side.
-        rule: how it was chosen, in words.
-        apcer: share of validation fakes below the threshold.
-        bpcer: share of validation reals at or above it.
-        n_real: validation reals it was chosen on.
-        n_fake: validation fakes it was chosen on.
+        low: the lowest score, that of the picture as it came included.
+        high: the highest.
+        scores: by delivery, as in `corruptions.DELIVERIES`.
+        flips: deliveries after which the answer would be another one.
     """
 
-    name: str
-    threshold: float
-    rule: str
-    apcer: float
-    bpcer: float
-    n_real: int
-    n_fake: int
+    low: float
+    high: float
+    scores: dict[str, float]
+    flips: tuple[str, ...]
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return asdict(self)
+    @classmethod
+    def of(cls, score: float, delivered: Mapping[str, float], bands: Bands) -> Stability:
+        """From the score of a face as it came, and its scores by delivery."""
+        every = [score, *delivered.values()]
+        word = bands.answer(score)
+        flips = tuple(name for name, value in delivered.items() if bands.answer(value) != word)
+        return cls(min(every), max(every), dict(delivered), flips)
+
+
+@dataclass(frozen=True, slots=True)
+class FaceVerdict:
+    """What can be said of one face of a photo.
+
+    Attributes:
+        number: from 1, the largest face first.
+        answer: fake, real, unsure or not_applicable.
+        reason: one sentence for a person.
+        score: calibrated P(fake) in [0, 1], given as many fakes as reals; None: not judged.
+        posterior: P(fake) at the prevalence; None: not judged.
+        box: left, top, right, bottom in pixels; None where no face was looked for.
+        landmarks: (x, y) of the eyes, the nose, the corners of the mouth, left before right.
+        confidence: of the finder that it is a face; None where no face was looked for.
+        stability: how the score holds after re-delivery; None where that was not asked for.
+    """
+
+    number: int
+    answer: Answer
+    reason: str
+    score: float | None
+    posterior: float | None
+    box: tuple[float, float, float, float] | None
+    landmarks: tuple[tuple[float, float], ...]
+    confidence: float | None
+    stability: Stability | None
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A person in one frame.
+
+    Attributes:
+        frame: number of the frame in the clip, from 0.
+        seconds: from the clip's beginning.
+        box: of the face: left, top, right, bottom in pixels.
+        score: of this frame alone; None: not judged.
+        reason: why it was not judged; None where it was.
+    """
+
+    frame: int
+    seconds: float
+    box: tuple[float, float, float, float]
+    score: float | None
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PersonVerdict:
+    """What can be said of one person of a video; as of a face, over the frames.
+
+    Attributes:
+        number: from 1, who is seen most first.
+        answer: fake, real, unsure or not_applicable.
+        reason: one sentence for a person.
+        score: calibrated P(fake) of the mean logit over the frames judged; None: not judged.
+        posterior: P(fake) at the prevalence; None: not judged.
+        judged: frames in which the face was judged.
+        not_judged: frames in which it was seen and could not be judged.
+        stability: how the score holds after re-delivery; None where that was not asked for.
+        moments: where and when the face was seen, in order of time.
+    """
+
+    number: int
+    answer: Answer
+    reason: str
+    score: float | None
+    posterior: float | None
+    judged: int
+    not_judged: int
+    stability: Stability | None
+    moments: tuple[Moment, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FrameCount:
+    """What became of the frames of a video.
+
+    Attributes:
+        asked: frames that were to be looked at.
+        judged: frames with a face that was judged.
+        without_face: frames in which no face was found.
+        not_judged: frames with faces of which none could be judged.
+        unreadable: frames that could not be read.
+        seconds: length of the clip; None: its header does not say.
+    """
+
+    asked: int
+    judged: int
+    without_face: int
+    not_judged: int
+    unreadable: int
+    seconds: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What can be said of one picture.
+    """What can be said of one picture or clip.
 
     Attributes:
-        path: the picture's name as it was given.
+        path: its name as it was given.
+        kind: "photo" or "video"; None: it could not be read.
         answer: fake, real, unsure or not_applicable.
         reason: one sentence for a person.
-        score: calibrated P(fake) in [0, 1]; None when not applicable.
-        fake_above: the score from which the answer is fake.
-        real_below: the score under which the answer is real.
+        score: of the face or person that decided; None: not applicable.
+        posterior: the same at the prevalence.
+        bands: which scores mean what.
+        rule: how the answer follows from those of the faces.
+        width: in pixels; None: it could not be read.
+        height: in pixels.
+        faces: of a photo, all that were found, the largest first.
+        people: of a video, those who were followed, who is seen most first.
+        frames: of a video.
         model: name of the detector.
-        version: version of bonaface that made it.
-        notes: what was done to the picture that a person should know.
+        version: version of bonaface that made the detector.
+        notes: what was done to the picture, and what limits the answer.
     """
 
     path: str
+    kind: Literal["photo", "video"] | None
     answer: Answer
     reason: str
     score: float | None
-    fake_above: float
-    real_below: float
+    posterior: float | None
+    bands: Bands
+    rule: str
+    width: int | None
+    height: int | None
+    faces: tuple[FaceVerdict, ...]
+    people: tuple[PersonVerdict, ...]
+    frames: FrameCount | None
     model: str
     version: str
     notes: tuple[str, ...] = ()
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def readable(self) -> bool:
+        """Whether there was a picture or clip to look at."""
+        return self.kind is not None
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """JSON-ready; docs/verdict.schema.json describes it."""
         return asdict(self)
 
 
-def answer(score: float, fake_above: float, real_below: float) -> tuple[Answer, str]:
-    """The word for a score, and the sentence that explains it."""
-    if score >= fake_above:
-        return "fake", (
-            f"score {score:.3f} is at or above {fake_above:.3f}, which few real faces reach"
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """The word for one score, with the sentence that explains it."""
+
+    answer: Answer
+    reason: str
+    score: float | None = None
+    posterior: float | None = None
+
+
+def judge_score(
+    score: float,
+    bands: Bands,
+    points: tuple[OperatingPoint, OperatingPoint],
+    doubt: str | None = None,
+) -> Judgement:
+    """Say what a score means.
+
+    Args:
+        score: calibrated, in [0, 1].
+        bands: at the prevalence asked for.
+        points: fake_above and real_below, whose validation error rates the sentence names.
+        doubt: why no answer of this detector counts.
+    """
+    posterior = bands.posterior(score)
+    word = bands.answer(score)
+    if doubt:
+        return Judgement("unsure", doubt, score, posterior)
+    fake, real = points
+    of_all = f"; at a prevalence of {bands.prevalence:g} the chance that it is fake is "
+    tail = "" if bands.prevalence == 0.5 else f"{of_all}{posterior:.2g}"
+    if word == "fake":
+        seen = _share(fake.bpcer, bands.fake_above > fake.threshold)
+        reason = (
+            f"score {score:.3f} is at or above {bands.fake_above:.3f}, which {seen} of "
+            f"{fake.n_real} real validation faces reached{tail}"
         )
-    if score < real_below:
-        return "real", f"score {score:.3f} is below {real_below:.3f}, where few fakes fall"
-    return "unsure", f"score {score:.3f} lies between {real_below:.3f} and {fake_above:.3f}"
+    elif word == "real":
+        seen = _share(real.apcer, bands.real_below < real.threshold)
+        reason = (
+            f"score {score:.3f} is below {bands.real_below:.3f}, where {seen} of "
+            f"{real.n_fake} fake validation faces lay{tail}"
+        )
+    else:
+        reason = (
+            f"score {score:.3f} lies between {bands.real_below:.3f} and "
+            f"{bands.fake_above:.3f}, where both kinds are found{tail}"
+        )
+    return Judgement(word, reason, score, posterior)
 
 
-def fit_calibration(logits: ArrayLike, labels: ArrayLike, *, seed: int = 0) -> Calibration:
-    """Choose temperature or Platt scaling by five-fold log loss, then fit it on everything.
-
-    Targets are smoothed as in Platt (1999), so that perfectly separated classes give a finite
-    slope. Both classes weigh the same whatever their numbers: a score is the probability of fake
-    given as many fakes as reals. A detector that ranks no better than chance gets a slope near 0:
-    its scores then say one half, which is the truth. One that ranks worse than chance gets the
-    least slope that keeps its order; turning it round would be a guess made on validation noise.
-
-    Args:
-        logits: shape (n,).
-        labels: shape (n,), 1 fake and 0 real, both present.
-        seed: of the folds.
-    """
-    x = np.asarray(logits, np.float64)
-    y = np.asarray(labels, np.float64)
-    fold = np.empty(len(x), np.int64)
-    rng = np.random.default_rng(seed)
-    for label in (0, 1):
-        members = rng.permutation(np.flatnonzero(y == label))
-        fold[members] = np.arange(len(members)) % 5
-    losses = {}
-    for kind in ("temperature", "platt"):
-        loss = 0.0
-        for held_out in range(5):
-            test = fold == held_out
-            if test.all() or len(np.unique(y[~test])) < 2:
-                continue
-            slope, offset = _fit(x[~test], y[~test], offset=kind == "platt")
-            held = _log_loss(slope * x[test] + offset, y[test])
-            loss += float(held @ _equal_weights(y)[test])
-        losses[kind] = loss
-    # Platt has one more parameter: it must earn it.
-    kind = "platt" if losses["platt"] < losses["temperature"] * 0.999 else "temperature"
-    slope, offset = _fit(x, y, offset=kind == "platt")
-    return Calibration("platt" if kind == "platt" else "temperature", slope, offset)
+def _share(rate: float, moved: bool) -> str:
+    return f"{'at most ' if moved else ''}{100 * rate:.1f} %"
 
 
-def fit_operating_points(scores: ArrayLike, labels: ArrayLike) -> dict[str, OperatingPoint]:
-    """The three thresholds that a bundle carries, chosen on validation.
+def with_stability(judged: Judgement, stability: Stability | None) -> Judgement:
+    """An answer that does not survive every re-delivery becomes unsure."""
+    if stability is None or not stability.flips or judged.answer in ("unsure", "not_applicable"):
+        return judged
+    return Judgement(
+        "unsure",
+        f"{judged.answer} as it came, but not after {', '.join(stability.flips)} "
+        f"(scores {stability.low:.3f} to {stability.high:.3f})",
+        judged.score,
+        judged.posterior,
+    )
 
-    ``balanced``: highest balanced accuracy, for tables of decisions. ``fake_above``: at most 1 %
-    of validation reals reach it. ``real_below``: at most 5 % of validation fakes lie under it,
-    and never above ``fake_above``.
+
+def with_frames(judged: Judgement, frames: Sequence[float], bands: Bands) -> Judgement:
+    """A person who looks fake in part of the frames is not called real.
 
     Args:
-        scores: calibrated, shape (n,).
-        labels: shape (n,), 1 fake and 0 real, both present.
+        judged: by the mean over the frames.
+        frames: scores of the frames that were judged.
+        bands: at the prevalence asked for.
     """
-    s = np.asarray(scores, np.float64)
-    y = np.asarray(labels).astype(bool)
-    fakes, reals = np.sort(s[y]), np.sort(s[~y])
-    values = np.unique(s)
-    # Between neighbours without a float between them, the middle would round down to the lower.
-    middles = np.maximum((values[1:] + values[:-1]) / 2, np.nextafter(values[:-1], np.inf))
-    edges = np.concatenate([[values[0]], middles, [np.nextafter(values[-1], np.inf)]])
-    apcer = np.searchsorted(fakes, edges, side="left") / len(fakes)
-    bpcer = (len(reals) - np.searchsorted(reals, edges, side="left")) / len(reals)
-    # Ties go to the threshold nearest one half, the one a reader would have guessed.
-    order = np.lexsort((np.abs(edges - 0.5), np.round(apcer + bpcer, 12)))
-    fake_above = int(np.flatnonzero(bpcer <= BPCER_TARGET)[0])
-    real_below = min(int(np.flatnonzero(apcer <= APCER_TARGET)[-1]), fake_above)
-    chosen = {
-        "balanced": (int(order[0]), "highest balanced accuracy on validation"),
-        "fake_above": (fake_above, _rule("BPCER", BPCER_TARGET, len(reals))),
-        "real_below": (
-            real_below,
-            f"{_rule('APCER', APCER_TARGET, len(fakes))}, and not above fake_above",
-        ),
-    }
+    fakes = sum(bands.answer(score) == "fake" for score in frames)
+    if judged.answer != "real" or fakes < max(_FEWEST_FRAMES, _FAKE_SHARE * len(frames)):
+        return judged
+    return Judgement(
+        "unsure",
+        f"real by the mean of {len(frames)} frames, but {fakes} of them look fake by themselves",
+        judged.score,
+        judged.posterior,
+    )
+
+
+def judge_whole(parts: Sequence[FaceVerdict | PersonVerdict], what: str) -> Judgement:
+    """The answer for a picture or clip from those of its faces or people, by `RULE`.
+
+    Args:
+        parts: at least one.
+        what: "face" or "person", for the sentence.
+    """
+    judged = [part for part in parts if part.answer != "not_applicable"]
+    many = {"face": "faces", "person": "people"}[what]
+    if not judged:
+        reasons = list(dict.fromkeys(part.reason for part in parts))
+        more = f" (and {len(parts) - 1} more {many})" if len(parts) > 1 else ""
+        return Judgement("not_applicable", f"{what} 1: {reasons[0]}{more}")
+    for word in ("fake", "unsure", "real"):
+        same = [part for part in judged if part.answer == word]
+        if same:
+            break
+    decided = max(same, key=lambda part: part.score or 0.0)
+    reason = decided.reason
+    if len(parts) > 1:
+        left = len(parts) - len(judged)
+        unjudged = f", {left} could not be judged" if left else ""
+        who = f"{len(same)} of {len(judged)} {many}" if len(judged) > 1 else f"the 1 {what} judged"
+        verb = "is" if len(same) == 1 else "are"
+        reason = f"{who} {verb} {decided.answer}{unjudged}; {what} {decided.number}: {reason}"
+    return Judgement(decided.answer, reason, decided.score, decided.posterior)
+
+
+def verdict_schema() -> dict[str, Any]:
+    """JSON Schema of what `bonaface detect --json` prints: a list of `Verdict.to_dict`."""
+    from pydantic import TypeAdapter
+
+    schema = TypeAdapter(list[Verdict]).json_schema(mode="serialization")
+    for found in (Bands, Stability, FaceVerdict, Moment, PersonVerdict, FrameCount, Verdict):
+        part = schema["$defs"][found.__name__]
+        lines = (found.__doc__ or "").splitlines()
+        part["description"] = lines[0]
+        for name, text in _attributes(lines).items():
+            part["properties"][name]["description"] = text
     return {
-        name: OperatingPoint(
-            name,
-            float(edges[at]),
-            rule,
-            float(apcer[at]),
-            float(bpcer[at]),
-            len(reals),
-            len(fakes),
-        )
-        for name, (at, rule) in chosen.items()
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "bonaface detect --json",
+        **schema,
     }
 
 
-def _rule(rate: str, target: float, n: int) -> str:
-    if n * target < 1:
-        return f"{rate} 0 on validation; too few ({n}) to tell {target:.0%}"
-    return f"{rate} at most {target:.0%} on validation"
+def _attributes(lines: Sequence[str]) -> dict[str, str]:
+    """The section Attributes of a docstring: name -> text."""
+    found: dict[str, str] = {}
+    name = ""
+    for line in lines[1 + [line.strip() for line in lines].index("Attributes:") :]:
+        text = line.strip()
+        if line.startswith(" " * 12):
+            found[name] += f" {text}"
+        elif text:
+            name, _, found_text = text.partition(": ")
+            found[name] = found_text
+    return found
 
 
-def _sigmoid(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    small = np.exp(-np.abs(x))
-    return np.asarray(np.where(x < 0, small, 1.0) / (1 + small))
-
-
-def _equal_weights(labels: NDArray[np.float64]) -> NDArray[np.float64]:
-    """One weight a sample, so that each class weighs half of the samples."""
-    fakes = labels.sum()
-    reals = len(labels) - fakes
-    return len(labels) / 2 * np.asarray(np.where(labels == 1, 1 / fakes, 1 / reals), np.float64)
-
-
-def _log_loss(logits: NDArray[np.float64], targets: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.asarray(np.logaddexp(0, logits) - targets * logits)
-
-
-def _fit(
-    x: NDArray[np.float64], labels: NDArray[np.float64], *, offset: bool
-) -> tuple[float, float]:
-    try:
-        from scipy.optimize import minimize
-    except ImportError as error:
-        raise MissingExtraError("calibration", "train") from error
-    n_fake = labels.sum()
-    n_real = len(labels) - n_fake
-    targets = np.where(labels == 1, (n_fake + 1) / (n_fake + 2), 1 / (n_real + 2))
-    weights = _equal_weights(labels)
-    scale = max(float(np.abs(x).max()), 1e-12)
-    unit = x / scale
-
-    def objective(p: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        z = p[0] * unit + (p[1] if offset else 0.0)
-        residual = weights * (_sigmoid(z) - targets)
-        gradient = [residual @ unit, residual.sum()] if offset else [residual @ unit]
-        return float(weights @ _log_loss(z, targets)), np.asarray(gradient)
-
-    found = minimize(objective, np.zeros(2 if offset else 1), jac=True, method="BFGS").x
-    if found[0] < _LEAST_SLOPE:
-        return _LEAST_SLOPE / scale, 0.0
-    return float(found[0]) / scale, float(found[1]) if offset else 0.0
+def chance_of_false_alarm(bpcer: float, faces: int) -> float:
+    """Chance that at least one of so many real faces is called fake, were they independent."""
+    return float(1 - (1 - bpcer) ** faces)

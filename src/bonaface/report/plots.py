@@ -22,10 +22,10 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 from scipy import stats
 
+from bonaface.calibration import OperatingPoint
 from bonaface.compare import Entry
 from bonaface.metrics import Figure, det, precision_recall, reliability, roc
 from bonaface.scores import Scores
-from bonaface.verdict import OperatingPoint
 
 INK, SOFT, RULE, REAL, FAKE = "#010101", "#020202", "#030303", "#040404", "#050505"
 SERIES = tuple(f"#0601{i:02d}" for i in range(8))
