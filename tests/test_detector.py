@@ -54,13 +54,13 @@ def test_batches_keep_number_and_order(detector: Detector, count: int) -> None:
 @pytest.mark.parametrize(("value", "expected"), [(255, "fake"), (128, "unsure"), (0, "real")])
 def test_verdicts(detector: Detector, tmp_path: Path, value: int, expected: str) -> None:
     path = save(tmp_path / "face.png", value)
-    verdict = detector.detect(path)
+    verdict = detector.detect(path, faces="none")
     assert verdict.answer == expected
     assert verdict.path == str(path)
     assert verdict.score == pytest.approx(expit(4 * (value / 255 - 0.5)))
-    assert (verdict.fake_above, verdict.real_below) == (0.7, 0.3)
+    assert (verdict.bands.fake_above, verdict.bands.real_below) == (0.7, 0.3)
     assert (verdict.model, verdict.version) == ("brightness", "0.1.0")
-    assert detector.detect(path.read_bytes(), name="upload").path == "upload"
+    assert detector.detect(path.read_bytes(), name="upload", faces="none").path == "upload"
 
 
 @pytest.mark.parametrize("content", [b"", b"not a picture", None])
@@ -70,7 +70,7 @@ def test_what_cannot_be_read_is_not_applicable(
     path = tmp_path / "face.png"
     if content is not None:
         path.write_bytes(content)
-    verdict = detector.detect(path)
+    verdict = detector.detect(path, faces="none")
     assert verdict.answer == "not_applicable"
     assert verdict.score is None
     assert verdict.reason
@@ -196,7 +196,7 @@ def test_a_detector_at_chance_is_unsure_of_everything(
 ) -> None:
     detector = load_detector(make_bundle(validation=validation), threads=1)
     for value in (0, 128, 255):
-        verdict = detector.detect(save(tmp_path / f"{value}.png", value))
+        verdict = detector.detect(save(tmp_path / f"{value}.png", value), faces="none")
         assert verdict.answer == "unsure"
         assert words in verdict.reason
         assert verdict.score == pytest.approx(expit(4 * (value / 255 - 0.5)))
@@ -208,7 +208,7 @@ def test_a_detector_above_chance_says_what_it_finds(
     make_bundle: Make, tmp_path: Path, validation: dict[str, object]
 ) -> None:
     detector = load_detector(make_bundle(validation=validation), threads=1)
-    assert detector.detect(save(tmp_path / "face.png", 255)).answer == "fake"
+    assert detector.detect(save(tmp_path / "face.png", 255), faces="none").answer == "fake"
 
 
 def test_processor_count_is_at_least_one() -> None:

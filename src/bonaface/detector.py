@@ -5,14 +5,28 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
+import PIL.Image
 from numpy.typing import NDArray
 
 from bonaface.bundle import Bundle, load_bundle
-from bonaface.errors import BundleError, ImageError
-from bonaface.images import read_image
-from bonaface.verdict import Verdict, answer
+from bonaface.errors import BundleError, ConfigError, ImageError
+from bonaface.faces import Finder, open_finder
+from bonaface.images import Image, as_image, read_image
+from bonaface.judging import Judge, Progress, Rules, Wishes
+from bonaface.verdict import (
+    PERSON_RULE,
+    RULE,
+    FaceVerdict,
+    Judgement,
+    PersonVerdict,
+    Verdict,
+)
+from bonaface.video import is_video, read_frames
+
+Source = Path | str | bytes | NDArray[np.uint8] | PIL.Image.Image
 
 _BATCH = 16
 
@@ -23,12 +37,15 @@ class Detector:
     Args:
         bundle: from `load_bundle`.
         threads: processor threads for one call; None takes all cores.
+        finder: of faces; None takes the one that comes with the install.
 
     Raises:
         BundleError: the network is not the one of the card, or ONNX Runtime cannot run it.
     """
 
-    def __init__(self, bundle: Bundle, *, threads: int | None = None) -> None:
+    def __init__(
+        self, bundle: Bundle, *, threads: int | None = None, finder: Finder | None = None
+    ) -> None:
         import onnxruntime as ort
 
         options = ort.SessionOptions()
@@ -54,7 +71,14 @@ class Detector:
         self.preprocess = bundle.preprocess
         self.calibration = bundle.calibration
         self._input = inputs[0]
-        self._doubt = bundle.doubt
+        self._finder = finder
+        self._rules = Rules(
+            bundle.calibration,
+            bundle.operating_point("fake_above"),
+            bundle.operating_point("real_below"),
+            bundle.recipe,
+            bundle.doubt,
+        )
 
     @property
     def name(self) -> str:
@@ -73,43 +97,80 @@ class Detector:
         """As `logits`, but calibrated: P(fake) in [0, 1], float64 (n,)."""
         return self.calibration(self.logits(crops))
 
-    def detect(self, source: Path | bytes, *, name: str | None = None) -> Verdict:
-        """Judge one picture that is a face crop.
+    def detect(
+        self,
+        source: Source,
+        *,
+        name: str | None = None,
+        faces: Literal["auto", "none"] = "auto",
+        stability: bool = False,
+        prevalence: float = 0.5,
+        frames: int = 64,
+        progress: Progress | None = None,
+    ) -> Verdict:
+        """Judge the faces of one photo, or the people of one video.
 
         Args:
-            source: a file or its bytes.
+            source: a file, its bytes, a PIL image, or uint8 RGB pixels (HxWx3).
             name: what the verdict calls it; by default the path.
+            faces: "auto" finds them; "none" takes the whole picture for a face crop.
+            stability: score each face also as it would be after re-delivery
+                (`bonaface.corruptions.DELIVERIES`); an answer that does not hold is unsure.
+            prevalence: share of fakes among the pictures that reach you, in (0, 1).
+            frames: of a video, how many to look at, spread evenly over it.
+            progress: of a video, called with the number of frames done and planned.
 
         Returns:
-            A verdict; a picture that cannot be read is not_applicable, with the reason. A detector
-            that validation could not tell from guessing is unsure of every picture.
+            A verdict; what cannot be read, and a picture without a face that is large enough, is
+            not_applicable, with the reason. A detector that validation could not tell from
+            guessing is unsure of every face.
+
+        Raises:
+            ConfigError: a wish is out of range, or `source` is of another type.
         """
-        label = name or (str(source) if isinstance(source, Path) else "bytes")
-        fake_above = self.bundle.operating_point("fake_above").threshold
-        real_below = self.bundle.operating_point("real_below").threshold
-        score: float | None = None
+        wishes = Wishes(faces, stability, prevalence, frames)
+        judge = Judge(self.logits, self.finder, self._rules, wishes)
+        bands = judge.bands
+        kind: Literal["photo", "video"] | None = None
+        width = height = count = None
+        of_faces: tuple[FaceVerdict, ...] = ()
+        people: tuple[PersonVerdict, ...] = ()
         notes: tuple[str, ...] = ()
+        source = Path(source) if isinstance(source, str) else source
         try:
-            image = read_image(source)
-            notes = image.notes
-            score = float(self.score([image.pixels])[0])
-            said, reason = answer(score, fake_above, real_below)
-            if self._doubt:
-                said, reason = "unsure", self._doubt
+            if isinstance(source, Path | bytes) and is_video(source):
+                with read_frames(source, frames) as clip:
+                    judged, people, count, notes = judge.video(clip, progress)
+                kind, width, height = "video", clip.clip.width, clip.clip.height
+            else:
+                image = _image(source)
+                judged, of_faces, notes = judge.photo(image)
+                kind, (height, width) = "photo", image.pixels.shape[:2]
         except ImageError as error:
-            said, reason = "not_applicable", error.reason
+            judged = Judgement("not_applicable", error.reason)
         card = self.bundle.card
         return Verdict(
-            label,
-            said,
-            reason,
-            score,
-            fake_above,
-            real_below,
-            card.name,
-            card.versions.get("bonaface", "unknown"),
-            notes,
+            path=name or (str(source) if isinstance(source, Path) else _kind_of(source)),
+            kind=kind,
+            answer=judged.answer,
+            reason=judged.reason,
+            score=judged.score,
+            posterior=judged.posterior,
+            bands=bands,
+            rule=RULE if kind != "video" else f"{RULE}; a person {PERSON_RULE}",
+            width=width,
+            height=height,
+            faces=of_faces,
+            people=people,
+            frames=count,
+            model=card.name,
+            version=card.versions.get("bonaface", "unknown"),
+            notes=notes,
         )
+
+    def finder(self) -> Finder:
+        """What finds faces, opened when it is first asked for."""
+        return self._finder or open_finder()
 
     def _run(self, batch: NDArray[np.uint8]) -> NDArray[np.float64]:
         normalised = np.ascontiguousarray(self.preprocess.normalise(batch))
@@ -124,6 +185,23 @@ class Detector:
                 f"{logits.shape} or values that are not finite; do not use this bundle"
             )
         return logits
+
+
+def _image(source: Path | bytes | NDArray[np.uint8] | PIL.Image.Image) -> Image:
+    if isinstance(source, Path | bytes):
+        return read_image(source)
+    if isinstance(source, np.ndarray | PIL.Image.Image):
+        return as_image(source)
+    raise ConfigError(
+        "expected a path, bytes, a NumPy array or a PIL image, got "
+        f"{type(source).__name__}; give one of these"
+    )
+
+
+def _kind_of(source: Any) -> str:
+    if isinstance(source, bytes):
+        return "bytes"
+    return "array" if isinstance(source, np.ndarray) else "image"
 
 
 def _not_run(bundle: Bundle, error: Exception) -> BundleError:
@@ -141,14 +219,19 @@ def processor_count() -> int:
     return os.cpu_count() or 1  # macOS and Windows
 
 
-def load_detector(model: Path | str, *, threads: int | None = None) -> Detector:
+def load_detector(
+    model: Path | str, *, threads: int | None = None, finder: Path | str | None = None
+) -> Detector:
     """Open a bundle for inference.
 
     Args:
         model: the bundle's folder.
         threads: processor threads for one call; None takes all cores.
+        finder: file of a YuNet face finder; None takes the finder that comes with the install.
 
     Raises:
         BundleError: no bundle is there, or it cannot be run.
+        ConfigError: the finder's file cannot be run.
     """
-    return Detector(load_bundle(Path(model)), threads=threads)
+    opened = None if finder is None else open_finder(Path(finder))
+    return Detector(load_bundle(Path(model)), threads=threads, finder=opened)

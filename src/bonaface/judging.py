@@ -1,0 +1,328 @@
+"""A picture or a clip to verdicts: find, cut, score, and apply the rules of `verdict`.
+
+Arrays in, verdicts out. What scores and what finds are given, so tests pass fakes of three lines.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bonaface.calibration import Calibration, OperatingPoint
+from bonaface.corruptions import DELIVERIES
+from bonaface.crops import CropRecipe
+from bonaface.errors import ConfigError
+from bonaface.faces import Face, Finder
+from bonaface.images import Image
+from bonaface.people import Follower, look_of
+from bonaface.verdict import (
+    Bands,
+    FaceVerdict,
+    FrameCount,
+    Judgement,
+    Moment,
+    PersonVerdict,
+    Stability,
+    chance_of_false_alarm,
+    judge_score,
+    judge_whole,
+    with_frames,
+    with_stability,
+)
+from bonaface.video import Frame, Frames
+
+Pixels = NDArray[np.uint8]
+Progress = Callable[[int, int], None]
+
+MOST_JUDGED: Final = 200
+FEWEST_FRAMES: Final = 3
+_TOGETHER: Final = 16  # faces whose crops are in memory at a time
+_NO_FACE: Final = "no face found"
+_CROP_HINT: Final = "if the picture is a face crop, say so with --faces none"
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What the caller of `Detector.detect` asks for.
+
+    Attributes:
+        faces: "auto" finds faces; "none" takes the whole picture for a face crop.
+        stability: score each face again as it would be after re-delivery.
+        prevalence: share of fakes among the pictures that come in, in (0, 1).
+        frames: of a video, how many to look at.
+    """
+
+    faces: Literal["auto", "none"] = "auto"
+    stability: bool = False
+    prevalence: float = 0.5
+    frames: int = 64
+
+    def __post_init__(self) -> None:
+        if self.faces not in ("auto", "none"):
+            raise ConfigError(f"expected faces auto or none, got {self.faces!r}; choose one")
+        if not 1 <= self.frames <= 10_000:
+            raise ConfigError(f"expected 1 to 10000 frames, got {self.frames}; choose fewer")
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What turns logits into answers: the parts of a bundle that are not its network.
+
+    Attributes:
+        calibration: from logits to scores.
+        fake_above: the operating point from which the answer is fake.
+        real_below: the operating point under which the answer is real.
+        recipe: how faces are cut.
+        doubt: why no answer of this detector counts; None where they do.
+    """
+
+    calibration: Calibration
+    fake_above: OperatingPoint
+    real_below: OperatingPoint
+    recipe: CropRecipe
+    doubt: str | None
+
+    def bands(self, prevalence: float) -> Bands:
+        """At a prevalence; ConfigError where it does not lie between 0 and 1."""
+        return Bands.at(prevalence, self.fake_above.threshold, self.real_below.threshold)
+
+
+@dataclass(frozen=True)
+class Judge:
+    """One detector's way from pixels to answers.
+
+    Attributes:
+        logits: crops (uint8 HxWx3, RGB) -> logits, float64 (n,).
+        finder: of faces.
+        rules: of the bundle.
+        wishes: of the caller.
+    """
+
+    logits: Callable[[Sequence[Pixels]], NDArray[np.float64]]
+    finder: Callable[[], Finder]  # opened only where faces are looked for
+    rules: Rules
+    wishes: Wishes = field(default_factory=Wishes)
+
+    @property
+    def bands(self) -> Bands:
+        """Those of the rules at the prevalence that was asked for."""
+        return self.rules.bands(self.wishes.prevalence)
+
+    def photo(self, image: Image) -> tuple[Judgement, tuple[FaceVerdict, ...], tuple[str, ...]]:
+        """The answer for a photo, each of its faces, and notes."""
+        height, width = image.pixels.shape[:2]
+        notes = list(image.notes)
+        if self.wishes.faces == "none":
+            found: tuple[Face | None, ...] = (None,)
+        else:
+            found = self.finder().find(image.pixels)
+        if not found:
+            return Judgement("not_applicable", f"{_NO_FACE}; {_CROP_HINT}"), (), tuple(notes)
+        if found[0] and self.rules.recipe.takes_whole(found[0], width, height):
+            notes.append("already a face crop: used whole")
+        reasons = [self._unfit(at, face) for at, face in enumerate(found)]
+        squares = (
+            self._square(image.pixels, face, first=at == 0)
+            for at, (face, reason) in enumerate(zip(found, reasons, strict=True))
+            if reason is None
+        )
+        scored = self._scored(squares, max(width, height))
+        faces = tuple(
+            self._face(at + 1, face, reason, None if reason else next(scored))
+            for at, (face, reason) in enumerate(zip(found, reasons, strict=True))
+        )
+        judged = sum(face.score is not None for face in faces)
+        if judged > 1:
+            notes.append(self._many(judged, "faces", "photos"))
+        return judge_whole(faces, "face"), faces, tuple(notes)
+
+    def video(
+        self, frames: Frames, progress: Progress | None = None
+    ) -> tuple[Judgement, tuple[PersonVerdict, ...], FrameCount, tuple[str, ...]]:
+        """The answer for a clip, each person in it, and what became of its frames.
+
+        Every frame is a photo; `progress` is called with the number of frames done and planned.
+        """
+        follower = Follower()
+        moments: dict[int, list[Moment]] = defaultdict(list)
+        logits: dict[int, list[NDArray[np.float64]]] = defaultdict(list)
+        kinds: Counter[str] = Counter()
+        for frame in frames:
+            found = self._found_in(frame)
+            people = follower.follow(found, [look_of(frame.pixels, face) for face in found])
+            reasons = [self._unfit(at, face) for at, face in enumerate(found)]
+            squares = (
+                self._square(frame.pixels, face, first=at == 0)
+                for at, (face, reason) in enumerate(zip(found, reasons, strict=True))
+                if reason is None
+            )
+            scored = self._scored(squares, max(frame.pixels.shape[:2]))
+            for person, face, reason in zip(people, found, reasons, strict=True):
+                score = None
+                if reason is None:
+                    row = next(scored)
+                    logits[person].append(row)
+                    score = float(self.rules.calibration(row[0]))
+                moments[person].append(
+                    Moment(frame.number, round(frame.seconds, 3), _rounded(face.box), score, reason)
+                )
+            kinds[_kind(found, reasons)] += 1
+            if progress:
+                progress(frames.read + frames.missed, frames.planned)
+        least = min(FEWEST_FRAMES, frames.read)
+        order = sorted(moments, key=lambda one: (-len(logits[one]), -len(moments[one]), one))
+        people_found = tuple(
+            self._person(number, moments[one], logits[one], least)
+            for number, one in enumerate(order, start=1)
+        )
+        count = FrameCount(
+            asked=frames.asked,
+            judged=kinds["judged"],
+            without_face=kinds["without"],
+            not_judged=kinds["unjudged"],
+            unreadable=frames.missed,
+            seconds=round(frames.clip.seconds, 3),
+        )
+        notes = list(frames.notes)
+        judged = sum(person.score is not None for person in people_found)
+        if judged > 1:
+            notes.append(self._many(judged, "people", "clips"))
+        if not people_found:
+            return Judgement("not_applicable", _NO_FACE), (), count, tuple(notes)
+        return judge_whole(people_found, "person"), people_found, count, tuple(notes)
+
+    # -- the steps --
+
+    def _found_in(self, frame: Frame) -> tuple[Face, ...]:
+        if self.wishes.faces == "auto":
+            return self.finder().find(frame.pixels)
+        height, width = frame.pixels.shape[:2]
+        return (Face((0.0, 0.0, float(width), float(height)), (), 1.0),)
+
+    def _unfit(self, at: int, face: Face | None) -> str | None:
+        """Why a face is not judged."""
+        least = self.rules.recipe.min_face
+        if face is None or self.wishes.faces == "none":
+            return None
+        if face.size < least:
+            return f"the face is {face.size:.0f} px; at least {least} px are needed"
+        if at >= MOST_JUDGED:
+            return f"only the {MOST_JUDGED} largest faces of a picture are judged"
+        return None
+
+    def _square(self, pixels: Pixels, face: Face | None, *, first: bool) -> Pixels:
+        height, width = pixels.shape[:2]
+        recipe = self.rules.recipe
+        if face is None or self.wishes.faces == "none":
+            return pixels
+        if first and recipe.takes_whole(face, width, height):
+            return pixels
+        return recipe.square(pixels, face)
+
+    def _scored(self, squares: Iterator[Pixels], longest: int) -> Iterator[NDArray[np.float64]]:
+        """Logits of each face: as it came, then by delivery where that was asked for."""
+        shrink = self.rules.recipe.shrink
+        deliveries = tuple(DELIVERIES.values()) if self.wishes.stability else ()
+        width = 1 + len(deliveries)
+        crops: list[Pixels] = []
+
+        def run() -> Iterator[NDArray[np.float64]]:
+            yield from self.logits(crops).reshape(-1, width)
+            crops.clear()
+
+        for square in squares:
+            crops.append(shrink(square))
+            crops += [shrink(deliver(square, longest)) for deliver in deliveries]
+            if len(crops) >= _TOGETHER * width:
+                yield from run()
+        if crops:
+            yield from run()
+
+    # -- the words --
+
+    def _judged(self, row: NDArray[np.float64]) -> tuple[Judgement, Stability | None]:
+        scores = [float(score) for score in self.rules.calibration(row)]
+        points = self.rules.fake_above, self.rules.real_below
+        judged = judge_score(scores[0], self.bands, points, self.rules.doubt)
+        if not self.wishes.stability:
+            return judged, None
+        delivered = dict(zip(DELIVERIES, scores[1:], strict=True))
+        stability = Stability.of(scores[0], delivered, self.bands)
+        return with_stability(judged, stability), stability
+
+    def _face(
+        self, number: int, face: Face | None, reason: str | None, row: NDArray[np.float64] | None
+    ) -> FaceVerdict:
+        judged, stability = Judgement("not_applicable", reason or ""), None
+        if row is not None:
+            judged, stability = self._judged(row)
+        return FaceVerdict(
+            number=number,
+            answer=judged.answer,
+            reason=judged.reason,
+            score=judged.score,
+            posterior=judged.posterior,
+            box=_rounded(face.box) if face else None,
+            landmarks=tuple((round(x, 1), round(y, 1)) for x, y in face.landmarks) if face else (),
+            confidence=round(face.confidence, 3) if face else None,
+            stability=stability,
+        )
+
+    def _person(
+        self,
+        number: int,
+        moments: Sequence[Moment],
+        logits: Sequence[NDArray[np.float64]],
+        least: int,
+    ) -> PersonVerdict:
+        stability = None
+        if len(logits) >= least:
+            judged, stability = self._judged(np.mean(logits, axis=0))
+            judged = replace(judged, reason=f"mean of {len(logits)} frames: {judged.reason}")
+            scores = [moment.score for moment in moments if moment.score is not None]
+            if self.rules.doubt is None:
+                judged = with_frames(judged, scores, self.bands)
+        elif logits:
+            judged = Judgement(
+                "not_applicable",
+                f"judged in {len(logits)} frames only; at least {least} are needed",
+            )
+        else:
+            seen = len(moments)
+            judged = Judgement(
+                "not_applicable", f"seen in {seen} frame{'s' * (seen > 1)}: {moments[0].reason}"
+            )
+        return PersonVerdict(
+            number=number,
+            answer=judged.answer,
+            reason=judged.reason,
+            score=judged.score,
+            posterior=judged.posterior,
+            judged=len(logits),
+            not_judged=len(moments) - len(logits),
+            stability=stability,
+            moments=tuple(moments),
+        )
+
+    def _many(self, judged: int, parts: str, pictures: str) -> str:
+        chance = chance_of_false_alarm(self.rules.fake_above.bpcer, judged)
+        return (
+            f"of {pictures} with {judged} {parts}, all of them real, about {chance:.0%} would "
+            "still have one that is called fake"
+        )
+
+
+def _kind(found: Sequence[Face], reasons: Sequence[str | None]) -> str:
+    if not found:
+        return "without"
+    return "judged" if None in reasons else "unjudged"
+
+
+def _rounded(box: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
+    left, top, right, bottom = (round(value, 1) for value in box)
+    return left, top, right, bottom
