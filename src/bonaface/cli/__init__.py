@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from bonaface.cli import compare, demo, detect, doctor, evaluate, models, train
+from bonaface.cli import compare, data, demo, detect, doctor, evaluate, models, train
 from bonaface.cli._shared import printable
 from bonaface.errors import BonafaceError
 
@@ -102,6 +102,7 @@ app.command()(compare.compare)
 app.command()(models.models)
 app.command()(doctor.doctor)
 app.command()(demo.demo)
+app.add_typer(data.app, name="data")
 
 
 def main() -> None:
