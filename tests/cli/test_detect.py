@@ -31,15 +31,6 @@ def model(make_bundle: Make) -> Path:
     return make_bundle()
 
 
-def test_without_faces_none_it_says_what_to_do(model: Path, tmp_path: Path) -> None:
-    done = detect(save(tmp_path / "a.png"), "--model", model)
-    assert done.exit_code == 2
-    assert done.stdout == ""
-    (line,) = done.stderr.splitlines()
-    assert "--faces none" in line
-    assert detect(tmp_path / "a.png", "--model", model, "--faces", "auto").exit_code == 2
-
-
 def test_verdicts_as_json(model: Path, tmp_path: Path) -> None:
     pictures = [save(tmp_path / f"{name}.png", name) for name in ("white", "grey", "black")]
     done = detect("--faces", "none", *pictures, "--model", model, "--json")
@@ -48,14 +39,14 @@ def test_verdicts_as_json(model: Path, tmp_path: Path) -> None:
     assert [one["path"] for one in found] == [str(path) for path in pictures]
     assert [one["answer"] for one in found] == ["fake", "unsure", "real"]
     assert all(0 <= one["score"] <= 1 for one in found)
-    assert found[0]["fake_above"] == 0.7
+    assert found[0]["bands"] == {"prevalence": 0.5, "fake_above": 0.7, "real_below": 0.3}
 
 
-def test_lines_for_programs_have_four_fields(model: Path, tmp_path: Path) -> None:
+def test_lines_for_programs_have_five_fields(model: Path, tmp_path: Path) -> None:
     picture = save(tmp_path / "white.png")
     done = detect("--faces", "none", picture, "--model", model)
-    path, answer, score, reason = done.stdout.rstrip("\n").split("\t")
-    assert (path, answer) == (str(picture), "fake")
+    path, answer, score, parts, reason = done.stdout.rstrip("\n").split("\t")
+    assert (path, answer, parts) == (str(picture), "fake", "1 face: 1 fake")
     assert float(score) == pytest.approx(0.881, abs=1e-3)
     assert "0.881" in reason
     assert "\x1b" not in done.stdout
@@ -74,6 +65,10 @@ def test_what_cannot_be_read_does_not_stop_the_rest(model: Path, tmp_path: Path)
     assert [one["answer"] for one in found] == ["not_applicable", "not_applicable", "fake"]
     assert [one["score"] for one in found[:2]] == [None, None]
     assert all(one["reason"] for one in found)
+    assert [one["kind"] for one in found] == [None, None, "photo"]
+    assert "2 could not be read" in done.stderr
+    assert f"{bad}: not an image" in done.stderr
+    assert f"{gone}: no such file" in done.stderr
 
 
 def test_folders_are_searched_for_pictures(model: Path, tmp_path: Path) -> None:

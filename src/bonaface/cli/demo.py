@@ -39,8 +39,8 @@ def demo(
     typer.echo(f"\n$ bonaface evaluate {model} {data} --images --out {report}")
     evaluate.evaluate(model, data, images=True, out=report)
 
-    pictures = [data / "test" / label / "00000.jpg" for label in ("real", "fake")]
-    typer.echo(f"\n$ bonaface detect --faces none {' '.join(map(str, pictures))} --model {model}")
+    pictures = [str(data / "test" / label / "00000.jpg") for label in ("real", "fake")]
+    typer.echo(f"\n$ bonaface detect --faces none {' '.join(pictures)} --model {model}")
     detect.detect(pictures, model, faces="none")
 
     page = (report / "report.html").resolve()

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -54,7 +51,7 @@ def evaluate(
     Writes evaluation.json, scores.csv and report.html. Exit code 3 says that some pictures could
     not be read; they are listed and count in no figure.
     """
-    from bonaface.cli._shared import parse_ratios, printable
+    from bonaface.cli._shared import parse_ratios, printable, progress_bar
     from bonaface.detector import load_detector
     from bonaface.evaluate import evaluate as measure
     from bonaface.report import write_evaluation
@@ -66,7 +63,7 @@ def evaluate(
         )
     detector = load_detector(bundle)
     samples = load_samples(data, ratios=parse_ratios(ratios) or detector.bundle.ratios)
-    with _progress() as progress:
+    with progress_bar("scoring") as progress:
         found = measure(
             detector,
             samples,
@@ -84,39 +81,6 @@ def evaluate(
     if found.unreadable:
         _list_unreadable(found)
         raise typer.Exit(_SOME_UNREADABLE)
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int], None] | None]:
-    """A bar with the rate, on a terminal; otherwise None."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn("scoring"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("scoring", total=None, rate="")
-
-        def update(done: int, total: int) -> None:
-            speed = bar.tasks[0].speed
-            rate = f"{speed:.0f} pictures/s" if speed else ""
-            bar.update(task, completed=done, total=total, rate=rate)
-
-        yield update
 
 
 def _show(found: Evaluation) -> None:
