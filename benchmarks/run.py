@@ -14,6 +14,7 @@ from rich.console import Console
 import decoding
 import detector_speed
 import memory_use
+import photos
 import startup
 import training_rate
 from bonaface.files import write_json, write_text
@@ -25,6 +26,7 @@ Part = tuple[Callable[..., list[Row]], dict[str, Any]]
 DEFAULT: dict[str, Part] = {
     "start-up": (startup.measure, {}),
     "detector": (detector_speed.measure, {}),
+    "photos": (photos.measure, {}),
     "decoding": (decoding.measure, {}),
     "training": (training_rate.measure, {}),
     "memory": (memory_use.measure, {}),
@@ -32,6 +34,7 @@ DEFAULT: dict[str, Part] = {
 QUICK: dict[str, Part] = {
     "start-up": (startup.measure, {"rounds": 3}),
     "detector": (detector_speed.measure, {"rounds": 3, "calls": 5}),
+    "photos": (photos.measure, {"rounds": 3}),
     "decoding": (decoding.measure, {"count": 500, "rounds": 2}),
     "training": (training_rate.measure, {"steps": 8, "rounds": 2}),
     "memory": (memory_use.measure, {"many": 10_000}),
@@ -52,7 +55,7 @@ def main() -> None:
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--quick", action="store_true", help="fewer rounds, under a minute")
     size.add_argument("--full", action="store_true", help="ResNet-50 too, some minutes more")
-    parser.add_argument("--only", help="one part: start-up, detector, decoding, training or memory")
+    parser.add_argument("--only", help=f"one part: {', '.join(DEFAULT)}")
     parser.add_argument("--out", type=Path, help="write FILE.json, and FILE.md beside it")
     asked = parser.parse_args()
     mode = "quick" if asked.quick else "full" if asked.full else "default"

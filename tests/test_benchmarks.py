@@ -68,6 +68,13 @@ def test_a_ratio_is_the_median_of_rounds_not_of_medians(load: Callable[[str], An
     )
 
 
+def test_photos(load: Callable[[str], Any], tmp_path: Path) -> None:
+    rows = load("photos").measure(tmp_path, megapixels=(1,), rounds=2)
+    found = check(rows)
+    assert list(found) == ["Detector.detect", "decode", "find", "cut", "score"]
+    assert all(len(row.values) == 2 for row in rows)
+
+
 def test_training_rate(load: Callable[[str], Any], tmp_path: Path) -> None:
     part = load("training_rate")
     rows = part.measure(tmp_path, size=32, batch_size=4, steps=3, rounds=2, source=48)

@@ -13,10 +13,10 @@ import bonaface
 # A module imports only from earlier rows, or from earlier names in its own row.
 ROWS = (
     "errors files",
-    "config layouts samples images faces preprocess corruptions forge drawn augment scores metrics "
-    "verdict audit",
-    "onnxfile bundle detector batches models history checkpoints training tuning",
-    "evaluate compare stress attacks explain export scan reproduce report",
+    "config layouts samples heif images video faces crops people preprocess corruptions forge "
+    "drawn augment scores metrics calibration verdict cropping audit",
+    "onnxfile bundle judging detector batches models history checkpoints training tuning",
+    "evaluate annotate compare stress attacks explain export scan reproduce report",
     "service cli",
 )
 ORDER = {name: (row, at) for row, names in enumerate(ROWS) for at, name in enumerate(names.split())}
@@ -146,19 +146,19 @@ def test_the_table_of_the_architecture_page_is_this_one() -> None:
 @pytest.mark.parametrize(
     "source",
     [
-        "from bonaface.verdict import answer",
+        "from bonaface.verdict import Bands",
         "import bonaface.verdict",
         "from .verdict import answer",
         "from . import verdict",
         "from bonaface import verdict",
-        "import bonaface\nbonaface.verdict.answer",
-        "def late():\n    from bonaface.verdict import answer",
+        "import bonaface\nbonaface.verdict.Bands",
+        "def late():\n    from bonaface.verdict import Bands",
         "class A:\n    def late(self):\n        import bonaface.verdict as v",
         "try:\n    import bonaface.verdict\nexcept ImportError:\n    pass",
         "if True:\n    import bonaface.verdict",
         "import importlib\nimportlib.import_module('bonaface.verdict')",
         "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    pass\nelse:\n"
-        "    from bonaface.verdict import answer",
+        "    from bonaface.verdict import Bands",
     ],
 )
 def test_an_import_from_a_later_module_is_found(source: str) -> None:
