@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 from itertools import pairwise
 
+import cv2
 import numpy as np
 import pytest
 import skimage.data
@@ -13,7 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from bonaface.corruptions import CORRUPTIONS, corrupt
+from bonaface.corruptions import CORRUPTIONS, DELIVERIES, corrupt
+from bonaface.drawn import draw_face
 from bonaface.errors import ConfigError
 
 NAMES = tuple(CORRUPTIONS)
@@ -173,3 +175,57 @@ def test_unknown_name_lists_the_choices() -> None:
 def test_unknown_severity(severity: float) -> None:
     with pytest.raises(ConfigError, match="from 1 to 5"):
         corrupt(PHOTO, "jpeg", severity, np.random.default_rng(0))  # type: ignore[arg-type]
+
+
+# -- deliveries -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", list(DELIVERIES))
+@pytest.mark.parametrize("shape", [(1, 1), (16, 16), (63, 40), (200, 200)])
+def test_a_delivery_is_pure_and_without_chance(name: str, shape: tuple[int, int]) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    before = image.copy()
+    first, second = (DELIVERIES[name](image, 3000) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    np.testing.assert_array_equal(image, before)
+    assert first.dtype == np.uint8
+    assert first.shape[2] == 3
+    assert first.flags.c_contiguous
+
+
+@pytest.mark.parametrize(
+    ("name", "longest", "side"),
+    [
+        ("JPEG 50", 4000, 400),
+        ("half size", 4000, 400),
+        ("messenger", 4000, 160),  # 1600 of 4000
+        ("messenger", 1000, 400),  # small ones are not enlarged
+        ("screenshot", 4000, 108),  # 1080 of 4000
+        ("screenshot", 400, 520),  # enlarged by 1.3 at most
+        ("screenshot", 900, 480),
+    ],
+)
+def test_a_part_shrinks_as_the_whole_picture_would(name: str, longest: int, side: int) -> None:
+    image = cv2.resize(np.random.default_rng(1).integers(0, 256, (20, 20, 3), np.uint8), (400, 400))
+    assert DELIVERIES[name](image, longest).shape == (side, side, 3)
+
+
+def test_saving_is_that_of_another_encoder_of_the_same_quality() -> None:
+    """Pillow's JPEG at that quality, 4:2:0, loses about as much as ours."""
+    image = draw_face(np.random.default_rng(3), 192).pixels
+    for quality in (90, 70, 50):
+        file = io.BytesIO()
+        Image.fromarray(image).save(file, "JPEG", quality=quality, subsampling=2)
+        theirs = np.asarray(Image.open(file)).astype(int)
+        ours = DELIVERIES[f"JPEG {quality}"](image, 192).astype(int)
+        lost, reference = np.abs(ours - image).mean(), np.abs(theirs - image).mean()
+        assert lost == pytest.approx(reference, rel=0.15)
+        assert np.abs(ours - theirs).mean() < 0.3 * reference
+
+
+def test_half_the_size_loses_the_finest_detail_and_keeps_the_rest() -> None:
+    checks = np.where(np.indices((64, 64)).sum(0)[..., None] % 2, 255, 0).astype(np.uint8)
+    checks = np.repeat(checks, 3, axis=2)
+    assert np.ptp(DELIVERIES["half size"](checks, 64)) <= 2
+    smooth = cv2.resize(np.uint8([[[0] * 3, [255] * 3]]), (64, 64))
+    assert np.abs(DELIVERIES["half size"](smooth, 64).astype(int) - smooth).max() <= 4

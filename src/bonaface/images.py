@@ -190,14 +190,15 @@ def _read_file(path: Path, limits: ImageLimits, name: str) -> bytes:
     except ValueError as error:
         raise ImageError("not a valid file name", name) from error
     except OSError as error:
-        raise ImageError(_os_reason(path, error), name) from error
+        raise ImageError(os_reason(path, error), name) from error
 
 
 def _binary() -> int:
     return getattr(os, "O_BINARY", 0)
 
 
-def _os_reason(path: Path, error: OSError) -> str:
+def os_reason(path: Path, error: OSError) -> str:
+    """Why a file cannot be read, in a few words."""
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return "broken link" if path.is_symlink() else "no such file"
     if isinstance(error, IsADirectoryError) or (os.name == "nt" and path.is_dir()):

@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bonaface.errors import ConfigError, ImageError
-from bonaface.images import _os_reason
+from bonaface.images import os_reason
 
 SUFFIXES: Final = frozenset(
     {".mp4", ".m4v", ".mov", ".3gp", ".webm", ".mkv", ".avi"}
@@ -431,7 +431,7 @@ def _opened(source: Path, name: str | None) -> IO[bytes]:
     except ValueError as error:
         raise ImageError("not a valid file name", name) from error
     except OSError as error:
-        raise ImageError(_os_reason(source, error), name) from error
+        raise ImageError(os_reason(source, error), name) from error
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
         raise ImageError("not a regular file", name)

@@ -16,11 +16,12 @@ _REQUIREMENT = re.compile(r"^([\w.-]+)(?:\[([\w,-]+)\])?[^;]*(?:;.*extra == ['\"
 
 
 def doctor() -> None:
-    """Show versions, processor, devices, extras and the cache."""
+    """Show versions, processor, devices, what is read, extras and the cache."""
     sections = {
         "versions": _versions(),
         "processor": _processor(),
         "devices": _devices(),
+        "reading": _reading(),
         "extras": _extras(),
         "cache": _cache(),
     }
@@ -73,6 +74,16 @@ def _devices() -> Iterator[tuple[str, str]]:
     for index in range(torch.cuda.device_count()):
         about = torch.cuda.get_device_properties(index)
         yield f"cuda:{index}", f"{about.name}, {about.total_memory / 2**30:.0f} GiB"
+
+
+def _reading() -> Iterator[tuple[str, str]]:
+    from bonaface.faces import CenterFace
+    from bonaface.images import FORMATS
+    from bonaface.video import CONTAINERS
+
+    yield "faces", f"{CenterFace.name}, part of the install"
+    yield "pictures", ", ".join(FORMATS)
+    yield "clips", f"{', '.join(CONTAINERS)}, by OpenCV {_installed('opencv-python-headless')}"
 
 
 def _extras() -> Iterator[tuple[str, str]]:
