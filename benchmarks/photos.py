@@ -43,9 +43,9 @@ def measure(
     bundle, _ = untrained(folder / "bundle", model, size)
     rows = []
     for number in megapixels:
-        photo = folder / f"{number}.jpg"
-        photo.write_bytes(_photo(number))
-        command = [sys.executable, __file__, str(bundle.folder), str(photo), str(rounds)]
+        file = folder / f"{number}.jpg"
+        file.write_bytes(photo(number))
+        command = [sys.executable, __file__, str(bundle.folder), str(file), str(rounds)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"{' '.join(command)}: exit code {done.returncode}\n{done.stderr}")
@@ -59,22 +59,22 @@ def measure(
     return rows
 
 
-def _photo(megapixels: int) -> bytes:
+def photo(megapixels: int) -> bytes:
     """A portrait 4 : 3 on a grey wall, with the grain of a sensor, as JPEG."""
     import skimage.data
 
     height = round((megapixels * 1e6 * 3 / 4) ** 0.5)
     width = height * 4 // 3
     person = cv2.resize(skimage.data.astronaut(), (height, height), interpolation=cv2.INTER_CUBIC)
-    photo = np.full((height, width, 3), 120, np.float32)
-    photo[:, (width - height) // 2 :][:, :height] = person
-    photo += np.random.default_rng(0).standard_normal(photo.shape, np.float32) * 3
-    pixels = np.clip(np.rint(photo), 0, 255).astype(np.uint8)
+    wall = np.full((height, width, 3), 120, np.float32)
+    wall[:, (width - height) // 2 :][:, :height] = person
+    wall += np.random.default_rng(0).standard_normal(wall.shape, np.float32) * 3
+    pixels = np.clip(np.rint(wall), 0, 255).astype(np.uint8)
     _, data = cv2.imencode(".jpg", pixels[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
     return data.tobytes()
 
 
-def _child(bundle: Path, photo: Path, rounds: int) -> dict[str, list[float]]:
+def _child(bundle: Path, file: Path, rounds: int) -> dict[str, list[float]]:
     from bonaface.detector import load_detector
     from bonaface.images import read_image
 
@@ -87,7 +87,7 @@ def _child(bundle: Path, photo: Path, rounds: int) -> dict[str, list[float]]:
         def lap(clock: list[float] = clock) -> None:
             clock.append(time.perf_counter())
 
-        pixels = read_image(photo).pixels
+        pixels = read_image(file).pixels
         lap()
         faces = finder.find(pixels)
         lap()
@@ -95,10 +95,10 @@ def _child(bundle: Path, photo: Path, rounds: int) -> dict[str, list[float]]:
         lap()
         detector.score(crops)
         lap()
-        verdict = detector.detect(photo)
+        verdict = detector.detect(file)
         lap()
         if len(faces) != 1 or len(verdict.faces) != 1:
-            raise RuntimeError(f"expected one face in {photo}, got {len(faces)}")
+            raise RuntimeError(f"expected one face in {file}, got {len(faces)}")
         for name, begun, ended in zip((*STEPS, WHOLE), clock, clock[1:], strict=False):
             found[name].append((ended - begun) * 1000)
     if "torch" in sys.modules:

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from scipy.stats import binomtest
 
-import photos
+import portraits
 from bonaface import cropping
 from bonaface.cropping import FAILURES, JOURNAL, REPORT, crop_faces, crop_names, wilson
 from bonaface.crops import RECIPE_FILE, CropRecipe, read_recipe
@@ -103,7 +103,7 @@ def source(tmp_path: Path) -> Path:
 
 
 def test_the_largest_face_of_a_photograph_is_cut_out(tmp_path: Path) -> None:
-    canvas = photos.group([(40, 60, 150), (330, 100, 300)], 500, 700)
+    canvas = portraits.group([(40, 60, 150), (330, 100, 300)], 500, 700)
     source = save(tmp_path / "in" / "test" / "real" / "two.png", canvas).parents[2]
     finder = CenterFace(threads=1)
     found = crop_set(source, tmp_path / "out", finder=finder)
@@ -115,7 +115,7 @@ def test_the_largest_face_of_a_photograph_is_cut_out(tmp_path: Path) -> None:
     assert least == 0
     side = crop.shape[0]
     scale = 300 / 200
-    assert side == pytest.approx(1.3 * (photos.BOX[3] - photos.BOX[1]) * scale, rel=0.1)
+    assert side == pytest.approx(1.3 * (portraits.BOX[3] - portraits.BOX[1]) * scale, rel=0.1)
     assert x + side / 2 == pytest.approx(330 + 100 * scale, abs=15)
     assert y + side / 2 == pytest.approx(100 + 99 * scale, abs=15)
     # And it is what inference cuts.
@@ -152,7 +152,7 @@ def test_faces_of_half_the_size_make_the_label_doubtful(
 
 def test_what_cannot_be_cut_is_listed_with_its_reason(source: Path, tmp_path: Path) -> None:
     (source / "train" / "real" / "garbage.jpg").write_bytes(b"no picture")
-    whole = save(tmp_path / "whole.jpg", photos.portrait()).read_bytes()
+    whole = save(tmp_path / "whole.jpg", portraits.portrait()).read_bytes()
     (source / "train" / "fake" / "gan" / "cut.jpg").write_bytes(whole[: len(whole) // 2])
     photo(source / "train" / "real" / "tiny.png", size=(10, 12))
     out = tmp_path / "out"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from bonaface.crops import RECIPE_FILE, CropRecipe, measure_recipe, read_recipe
 from bonaface.errors import BundleError, ConfigError
 from bonaface.faces import Face, open_finder
-from photos import group, portrait
+from portraits import group, portrait
 
 
 def face(left: float, top: float, right: float, bottom: float) -> Face:

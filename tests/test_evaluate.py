@@ -16,6 +16,7 @@ from sklearn.metrics import roc_auc_score
 
 from bonaface.bundle import Bundle, Card
 from bonaface.calibration import Calibration
+from bonaface.crops import CropRecipe
 from bonaface.errors import BundleError, DataError
 from bonaface.evaluate import evaluate, read_evaluation, save_evaluation
 from bonaface.images import Image
@@ -33,6 +34,7 @@ def make_card(fingerprint="none", low=0.8) -> Card:
         architecture={"name": "mean"},
         parameters=1,
         preprocess=Preprocess(SIZE).to_dict(),
+        crop=CropRecipe().to_dict(),
         labels={"real": 0, "fake": 1},
         calibration={"kind": "temperature", "slope": 2.0, "offset": 0.0},
         operating_points={

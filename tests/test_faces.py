@@ -12,7 +12,7 @@ import skimage.data
 from bonaface import faces
 from bonaface.errors import ConfigError
 from bonaface.faces import CenterFace, Face, YuNet, open_finder
-from photos import BOX, group, overlap, portrait, scaled
+from portraits import BOX, group, overlap, portrait, scaled
 
 SHARED = Path(__file__).parents[2] / "shared"
 

@@ -6,7 +6,7 @@ import pytest
 
 from bonaface.faces import Face
 from bonaface.people import Follower, Look, look_of
-from photos import portrait
+from portraits import portrait
 
 RNG = np.random.default_rng(5)
 COATS = [RNG.integers(0, 256, (8, 8, 3), np.uint8) for _ in range(3)]

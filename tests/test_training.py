@@ -10,14 +10,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
+import portraits
 from bonaface import batches, checkpoints, training
 from bonaface.bundle import load_bundle
 from bonaface.config import TrainConfig
+from bonaface.crops import RECIPE_FILE, CropRecipe
 from bonaface.detector import Detector
 from bonaface.drawn import write_drawn_set
 from bonaface.errors import ConfigError, DataError, TrainingError
+from bonaface.faces import open_finder
+from bonaface.files import write_json
 from bonaface.images import read_image
 from bonaface.models import registry
 from bonaface.samples import load_samples
@@ -314,3 +319,56 @@ def test_loss_by_hand():
     by_hand = -(targets * np.log(probabilities) + (1 - targets) * np.log(1 - probabilities))
     found = training._loss(logits, labels, (0.5, 2.0), 0.1)
     assert float(found) == pytest.approx((by_hand * [2.0, 0.5]).mean(), rel=1e-6)
+
+
+# -- how faces lie in the training crops ----------------------------------------------------------
+
+
+@pytest.fixture
+def crops_of_a_portrait(tmp_path: Path) -> Path:
+    """Crops of one face in many colours, cut so that they are 1.9 times as large as it is."""
+    face = open_finder().find(portraits.portrait())[0]
+    crop = CropRecipe(margin=1.9).cut(portraits.portrait(), face)
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 24), ("validation", 8)):
+        for number in range(count):
+            label = ("real", "fake")[number % 2]
+            path = tmp_path / "data" / split / label / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            tint = rng.uniform(0.7, 1.0, 3)
+            Image.fromarray((crop * tint).astype(np.uint8)).save(path)
+    return tmp_path / "data"
+
+
+def test_the_bundle_says_how_faces_lie_in_the_crops_and_detect_cuts_so(
+    crops_of_a_portrait: Path, tmp_path: Path
+) -> None:
+    config = TrainConfig(model="cnn", size=96, epochs=1, batch_size=8)
+    bundle = train(crops_of_a_portrait, tmp_path / "run", config)
+    # The finder's box of one face differs by up to a tenth from size to size.
+    assert bundle.recipe.margin == pytest.approx(1.9, rel=0.12)
+    assert bundle.recipe.origin.startswith("measured on 24 of 24 training crops")
+    verdict = Detector(bundle).detect(portraits.portrait())
+    (face,) = verdict.faces
+    cut = bundle.recipe.cut(portraits.portrait(), open_finder().find(portraits.portrait())[0])
+    assert face.score == pytest.approx(float(Detector(bundle).score([cut])[0]))
+
+
+def test_the_recipe_that_a_data_set_was_cut_with_wins(
+    crops_of_a_portrait: Path, tmp_path: Path
+) -> None:
+    recipe = CropRecipe(margin=1.7, min_face=90, origin="as a test says")
+    write_json(crops_of_a_portrait / RECIPE_FILE, recipe.to_dict())
+    config = TrainConfig(model="cnn", size=32, epochs=1, batch_size=8)
+    bundle = train(crops_of_a_portrait, tmp_path / "run", config)
+    assert bundle.recipe == recipe
+    assert bundle.recipe.origin == "as a test says"
+
+
+def test_where_no_faces_are_found_the_recipe_is_assumed_and_says_so(
+    data: Path, tmp_path: Path
+) -> None:
+    config = TrainConfig(model="cnn", size=32, epochs=1, batch_size=8)
+    bundle = train(data, tmp_path / "run", config)
+    assert bundle.recipe.margin == CropRecipe().margin
+    assert bundle.recipe.origin.startswith("assumed: a face was found in")

@@ -72,13 +72,6 @@ class Detector:
         self.calibration = bundle.calibration
         self._input = inputs[0]
         self._finder = finder
-        self._rules = Rules(
-            bundle.calibration,
-            bundle.operating_point("fake_above"),
-            bundle.operating_point("real_below"),
-            bundle.recipe,
-            bundle.doubt,
-        )
 
     @property
     def name(self) -> str:
@@ -129,7 +122,7 @@ class Detector:
             ConfigError: a wish is out of range, or `source` is of another type.
         """
         wishes = Wishes(faces, stability, prevalence, frames)
-        judge = Judge(self.logits, self.finder, self._rules, wishes)
+        judge = Judge(self.logits, self.finder, self._rules(), wishes)
         bands = judge.bands
         kind: Literal["photo", "video"] | None = None
         width = height = count = None
@@ -167,6 +160,12 @@ class Detector:
             version=card.versions.get("bonaface", "unknown"),
             notes=notes,
         )
+
+    def _rules(self) -> Rules:
+        """Read when they are needed: a bundle that is being made has no operating points yet."""
+        bundle = self.bundle
+        fake_above, real_below = map(bundle.operating_point, ("fake_above", "real_below"))
+        return Rules(bundle.calibration, fake_above, real_below, bundle.recipe, bundle.doubt)
 
     def finder(self) -> Finder:
         """What finds faces, opened when it is first asked for."""

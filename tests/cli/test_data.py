@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-import photos
+import portraits
 from bonaface import cli, cropping
 from bonaface.crops import CropRecipe, read_recipe
 from bonaface.samples import load_samples
@@ -36,7 +36,7 @@ def refused(done: Result) -> str:
 def photo(folder: Path, name: str, place: int | None) -> None:
     (folder / name).parent.mkdir(parents=True, exist_ok=True)
     places = [] if place is None else [(place, 10, 160)]
-    pixels = photos.group(places, 200, 320)
+    pixels = portraits.group(places, 200, 320)
     pixels[::7, :: 5 + (place or 0) % 11] //= 2  # no two crops are the same
     Image.fromarray(pixels).save(folder / name)
 

@@ -24,7 +24,7 @@ from typer.testing import CliRunner, Result
 import bonaface
 from bonaface import cli
 from bonaface.corruptions import DELIVERIES
-from photos import BOX, group, overlap, portrait, scaled
+from portraits import BOX, group, overlap, portrait, scaled
 
 Make = Callable[..., Path]
 SCHEMA = Path(__file__).parents[2] / "docs" / "verdict.schema.json"
