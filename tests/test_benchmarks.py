@@ -150,7 +150,7 @@ def test_startup(
     rows = check(startup.measure(tmp_path, rounds=1))
     assert rows["bonaface detect, one crop"].against == "import onnxruntime"
     assert rows["bonaface --help"].goal == "under 0.4 s"
-    assert len(rows) == 10
+    assert len(rows) == 12
     assert rows["bonaface --help, processor time"].against == "python -c pass, processor time"
 
 

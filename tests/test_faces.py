@@ -68,6 +68,16 @@ def test_every_face_of_a_group_the_largest_first(finder: CenterFace) -> None:
         )
 
 
+@pytest.mark.parametrize(("longest", "side"), [(640, 70), (1200, 110), (4000, 110)])
+def test_the_smallest_faces_that_are_judged_are_found(
+    finder: CenterFace, longest: int, side: int
+) -> None:
+    """Faces of about 64 px (0.58 of the head's side), in pictures up to 12 megapixels."""
+    places = [(longest * i // 5 + 20, 30 + 60 * i, side) for i in range(5)]
+    found = finder.find(group(places, longest * 3 // 4, longest))
+    assert len(found) == 5
+
+
 def test_a_50_megapixel_photo_is_searched_small(
     finder: CenterFace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -81,7 +91,7 @@ def test_a_50_megapixel_photo_is_searched_small(
     monkeypatch.setattr(CenterFace, "_look", watched)
     photo = group([(5000, 2000, 1200)], 5800, 8700)
     (face,) = finder.find(photo)
-    assert max(side for shape in seen for side in shape) <= 1024
+    assert max(side for shape in seen for side in shape) <= 2048
     assert 5000 < face.centre[0] < 6200
     assert face.size == pytest.approx(720, rel=0.2)
 
