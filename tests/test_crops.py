@@ -148,7 +148,7 @@ def test_the_recipe_of_crops_is_measured_off_them(
     crops = [known.cut(photo, found) for found in finder.find(photo)] * 3
     sizes = [(crop.shape[1], crop.shape[0]) for crop in crops]
     found = measure_recipe([finder.find(crop) for crop in crops], sizes, "crops")
-    assert found.margin == pytest.approx(margin, rel=0.06)
+    assert found.margin == pytest.approx(margin, rel=0.08)
     assert found.shift == pytest.approx(shift, abs=0.045)  # of the finder at tight crops
     assert "measured on 12 of 12 crops" in found.origin
 

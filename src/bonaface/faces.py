@@ -28,6 +28,8 @@ MOST_FACES: Final = 1000
 _COARSE: Final = 192  # longest side in pixels, with the border
 _FINE: Final = (448, 2048)  # longest side in pixels, at least and at most
 _SHRINK: Final = 0.45  # a face of 64 px, the smallest that is judged, is still found at 29 px
+_NEAR: Final = 2.0  # side of the square in which a face is looked at again, in faces
+_AGAIN: Final = 50  # of the faces of a picture, the largest, are looked at again
 _BORDER: Final = 0.25  # of the longest side, all round: a face that fills the picture needs ground
 _GREY: Final = 128
 _OVERLAP: Final = 0.35  # intersection over union from which two boxes are one face
@@ -194,6 +196,9 @@ def _search(pixels: Pixels, look: Any) -> tuple[Face, ...]:
     x, y = (rows[:, 0] + rows[:, 2]) / 2, (rows[:, 1] + rows[:, 3]) / 2
     rows = rows[(x >= 0) & (x < width) & (y >= 0) & (y < height)]
     kept = rows[_apart(rows)][:MOST_FACES]
+    kept = kept[np.argsort(-np.maximum(*(kept[:, 2:4] - kept[:, :2]).T), kind="stable")]
+    for at in range(min(len(kept), _AGAIN)):
+        kept[at] = _looked_at_again(pixels, look, kept[at])
     faces = [
         Face(
             (float(row[0]), float(row[1]), float(row[2]), float(row[3])),
@@ -203,6 +208,38 @@ def _search(pixels: Pixels, look: Any) -> tuple[Face, ...]:
         for row in kept
     ]
     return tuple(sorted(faces, key=lambda face: (-face.size, face.box)))
+
+
+def _looked_at_again(pixels: Pixels, look: Any, row: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The same face, seen at a size of its own: a box depends on the size at which it is found.
+
+    So the crops of training and of a photo, of a small picture and a large one, are cut alike.
+    """
+    height, width = pixels.shape[:2]
+    face = max(row[2] - row[0], row[3] - row[1])
+    centre = (row[:2] + row[2:4]) / 2
+    side = max(1, round(_NEAR * face))
+    x, y = (round(float(value)) for value in centre - side / 2)
+    part = pixels[max(0, y) : max(0, y + side), max(0, x) : max(0, x + side)]
+    part = cv2.copyMakeBorder(
+        part,
+        max(0, -y),
+        max(0, y + side - height),
+        max(0, -x),
+        max(0, x + side - width),
+        cv2.BORDER_CONSTANT,
+        value=(_GREY, _GREY, _GREY),
+    )
+    found = _at_scale(part, look, _COARSE / side, 0.0)
+    found[:, 0:14:2] += x
+    found[:, 1:14:2] += y
+    apart = np.hypot(*((found[:, :2] + found[:, 2:4]) / 2 - centre).T)
+    same = found[apart < face / 4]
+    if not len(same):
+        return row
+    best = np.array(same[np.argmax(same[:, 14])])
+    best[14] = max(best[14], row[14])
+    return best
 
 
 def _at_scale(pixels: Pixels, look: Any, scale: float, border: float) -> NDArray[np.float64]:
