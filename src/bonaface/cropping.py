@@ -13,12 +13,12 @@ import json
 import math
 import re
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,8 +36,8 @@ FAILURES: Final = "failures.csv"
 REPORT: Final = "crop_report.json"
 SCHEMA_VERSION: Final = 1
 _GROUPED: Final = ("race", "gender", "age", "generator", "source")
-_COLUMNS: Final = ("group", "generator", "age", "gender", "race", "source")
-_PASSING: Final = (FileNotFoundError, PermissionError, MemoryError, ImportError)
+COLUMNS: Final = ("group", "generator", "age", "gender", "race", "source")
+PASSING: Final = (FileNotFoundError, PermissionError, MemoryError, ImportError)  # may pass
 _WORKERS: Final = 2
 _AHEAD: Final = 4  # pictures that are worked on or wait to be written
 _LONGEST_NAME: Final = 150  # bytes; file systems take 255
@@ -68,6 +68,7 @@ class Outcome:
 
 
 _Pair = tuple[Sample, Outcome]
+_T = TypeVar("_T")
 _Made = tuple[Outcome, bytes | None, bool]  # its crop as PNG; whether another try ends the same
 
 
@@ -185,7 +186,7 @@ def crop_faces(
         ConfigError: `out` lies in the data set or around it, or was begun with other settings.
         DataError: `out` holds something else.
     """
-    _check_place(samples.root, out)
+    check_place(samples.root, out)
     names = crop_names(samples)
     header: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
@@ -193,14 +194,15 @@ def crop_faces(
         "finder": finder.name,
         "recipe": recipe.to_dict(),
     }
-    header, known = _resume(out, header)
+    header, lines = resume(out, JOURNAL, header, "crops", {"recipe": CropRecipe.from_dict})
+    known = _outcomes(lines)
     done = {
         row.path: one
         for row in samples.rows
         if (one := known.get(row.path))
         and (one.crop is None or (one.crop == names[row.path] and (out / one.crop).is_file()))
     }
-    _write_journal(out, header, done.values())
+    write_journal(out / JOURNAL, header, done.values())
     splits = {row.path: row.split for row in samples.rows}
     taken = {one.digest: one.path for one in done.values()}
     passing: dict[str, Outcome] = {}
@@ -208,27 +210,29 @@ def crop_faces(
     todo = [row for s in reversed(SPLITS) for row in samples.split(s).rows if row.path not in done]
     with (
         (out / JOURNAL).open("a", encoding="utf-8", newline="\n") as journal,
-        closing(_ahead(todo, lambda row: _make(samples, row, recipe, finder))) as coming,
+        closing(ahead(todo, lambda row: _make(samples, row, recipe, finder))) as coming,
     ):
         for made, png, lasts in coming:
             outcome = made
             if png is not None:
                 first = taken.setdefault(made.digest, made.path)
                 if splits[first] == splits[made.path]:
-                    _keep(out / names[made.path], png)
+                    keep(out / names[made.path], png)
                     outcome = replace(made, crop=names[made.path])
                 else:
                     reason = f"same crop as a picture of another split ({first})"
                     outcome = replace(made, reason=reason, digest=None)
             if lasts:
                 done[made.path] = outcome
-                journal.write(_line(asdict(outcome)))
+                journal.write(journal_line(asdict(outcome)))
                 journal.flush()
             else:
                 passing[made.path] = outcome
             if progress:
                 progress(len(done) + len(passing), len(samples))
-    _write_journal(out, header, (done[row.path] for row in samples.rows if row.path in done))
+    write_journal(
+        out / JOURNAL, header, (done[row.path] for row in samples.rows if row.path in done)
+    )
     pairs = tuple((row, (done | passing)[row.path]) for row in samples.rows)
     found = Cropping(samples.root.name, header, pairs)
     _write_tables(out, found)
@@ -251,7 +255,7 @@ def crop_names(samples: Samples) -> dict[str, str]:
         if max(met.values(), default=1) == 1:
             return {path: f"{name}.png" for path, name in names.items()}
         names = {
-            path: f"{name}-{_digest(path.encode(), 6)}" if met[name.casefold()] > 1 else name
+            path: f"{name}-{digest(path.encode(), 6)}" if met[name.casefold()] > 1 else name
             for path, name in names.items()
         }
 
@@ -262,15 +266,17 @@ def _safe(text: str) -> str:
     return plain.encode()[:_LONGEST_NAME].decode(errors="ignore").rstrip(".")
 
 
-def _digest(data: bytes, size: int = 16) -> str:
+def digest(data: bytes, size: int = 16) -> str:
+    """BLAKE2b in hex."""
     return hashlib.blake2b(data, digest_size=size).hexdigest()
 
 
 # -- one picture --
 
 
-def _ahead(rows: Sequence[Sample], make: Callable[[Sample], _Made]) -> Generator[_Made, None, None]:
-    waiting: deque[Future[_Made]] = deque()
+def ahead(rows: Sequence[Sample], make: Callable[[Sample], _T]) -> Generator[_T, None, None]:
+    """What `make` makes of each row, in their order, a few of them at work at a time."""
+    waiting: deque[Future[_T]] = deque()
     with ThreadPoolExecutor(_WORKERS) as pool:
         try:
             for row in rows:
@@ -288,7 +294,7 @@ def _make(samples: Samples, row: Sample, recipe: CropRecipe, finder: Finder) -> 
     try:
         pixels = read_image(samples.absolute(row)).pixels
     except ImageError as error:
-        lasts = not isinstance(error.__cause__, _PASSING)
+        lasts = not isinstance(error.__cause__, PASSING)
         return Outcome(row.path, reason=error.reason), None, lasts
     found = finder.find(pixels)
     if not found:
@@ -302,10 +308,15 @@ def _make(samples: Samples, row: Sample, recipe: CropRecipe, finder: Finder) -> 
     height, width = pixels.shape[:2]
     whole = recipe.takes_whole(face, width, height)
     crop = recipe.shrink(_centre(pixels)) if whole else recipe.cut(pixels, face)
+    png = as_png(crop)
+    return replace(outcome, whole=whole, digest=digest(png)), png, True
+
+
+def as_png(pixels: NDArray[np.uint8]) -> bytes:
+    """Uint8 HxWx3 RGB -> a PNG file."""
     buffer = io.BytesIO()
-    PILImage.fromarray(crop).save(buffer, "PNG")
-    png = buffer.getvalue()
-    return replace(outcome, whole=whole, digest=_digest(png)), png, True
+    PILImage.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def _centre(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -315,88 +326,124 @@ def _centre(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return pixels[top : top + side, left : left + side]
 
 
-def _keep(path: Path, png: bytes) -> None:
-    """Write a crop; one that a stopped run wrote and did not note down is the same."""
+def keep(path: Path, png: bytes) -> None:
+    """Write a picture; one that a stopped run wrote and did not note down is the same."""
     if not path.exists():
         with atomic_path(path) as temporary:
             temporary.write_bytes(png)
     elif path.read_bytes() != png:
         raise DataError(
-            f"expected no file at {str(path)!r}, got one that is not this crop; move it away"
+            f"expected no file at {str(path)!r}, got one that is not this picture; move it away"
         )
 
 
 # -- the folder --
 
 
-def _check_place(root: Path, out: Path) -> None:
+def check_place(root: Path, out: Path) -> None:
+    """Raise ConfigError when `out` lies in a data set or around it."""
     inner, outer = out.resolve(), root.resolve()
     if inner == outer or outer in inner.parents or inner in outer.parents:
         raise ConfigError(
-            f"expected crops outside the data set {str(root)!r} and not around it, got "
+            f"expected the new folder outside the data set {str(root)!r} and not around it, got "
             f"{str(out)!r}; name another folder"
         )
 
 
-def _resume(out: Path, asked: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Outcome]]:
-    """The header that `out` goes on with, and what an earlier call did, by path."""
+def resume(
+    out: Path,
+    name: str,
+    asked: dict[str, Any],
+    what: str,
+    read: Mapping[str, Callable[[Any], Any]],
+) -> tuple[dict[str, Any], list[Any]]:
+    """What the journal of an earlier call says.
+
+    Args:
+        out: the folder it was begun in.
+        name: of the journal.
+        asked: the header that this call would write.
+        what: is made there, in words.
+        read: how to read a value of the header before it is compared; others are compared as
+            they are.
+
+    Returns:
+        The header as it stands there, or `asked` in a new folder, and the lines that are whole.
+
+    Raises:
+        ConfigError: it was begun with other settings.
+        DataError: the folder holds something else.
+    """
     foreign = DataError(
-        f"expected a new or empty folder, or crops that were begun here, got {str(out)!r}, which "
+        f"expected a new or empty folder, or {what} that were begun here, got {str(out)!r}, which "
         "holds something else; name another folder"
     )
-    journal = out / JOURNAL
+    journal = out / name
     if not journal.is_file():
         if out.exists() and (
             not out.is_dir() or any(not found.name.startswith(".") for found in out.iterdir())
         ):
             raise foreign
-        return asked, {}
-    lines = journal.read_text(encoding="utf-8", errors="replace").split("\n")
+        return asked, []
+    first, *rest = journal.read_text(encoding="utf-8", errors="replace").split("\n")
     try:
-        begun = json.loads(lines[0])
-        pairs = {key: (begun[key], asked[key]) for key in asked}
-        recipes = [CropRecipe.from_dict(recipe) for recipe in pairs.pop("recipe")]
+        begun = json.loads(first)
+        pairs = {
+            key: tuple(read.get(key, _as_it_is)(header[key]) for header in (begun, asked))
+            for key in asked
+        }
     except (ValueError, LookupError, TypeError, BundleError):
         raise foreign from None
-    for what, (theirs, ours) in (pairs | {"recipe": recipes}).items():
+    for key, (theirs, ours) in pairs.items():
         if theirs != ours:
-            name = "data set, with all its sizes and splits," if what == "fingerprint" else what
+            named = "data set, with all its sizes and splits," if key == "fingerprint" else key
             raise ConfigError(
-                f"expected the {name} that {str(out)!r} was begun with ({theirs}), got {ours}; "
+                f"expected the {named} that {str(out)!r} was begun with ({theirs}), got {ours}; "
                 "name another folder"
             )
+    lines = []
+    for line in rest:
+        with suppress(ValueError):  # cut short when the run was stopped
+            lines.append(json.loads(line))
+    return {key: begun[key] for key in asked}, lines
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+def _outcomes(lines: Iterable[Any]) -> dict[str, Outcome]:
     outcomes = {}
-    for line in lines[1:]:
-        try:
-            value = json.loads(line)
+    for value in lines:
+        with suppress(LookupError, TypeError):
             one = Outcome(**(value | {"box": value["box"] and tuple(value["box"])}))
-        except (ValueError, LookupError, TypeError):
-            continue  # cut short when the run was stopped
-        outcomes[one.path] = one
-    return asked | {"recipe": begun["recipe"]}, outcomes
+            outcomes[one.path] = one
+    return outcomes
 
 
-def _write_journal(out: Path, header: dict[str, Any], outcomes: Iterable[Outcome]) -> None:
-    lines = [_line(header), *(_line(asdict(outcome)) for outcome in outcomes)]
-    write_text(out / JOURNAL, "".join(lines))
+def write_journal(path: Path, header: dict[str, Any], outcomes: Iterable[Any]) -> None:
+    """Write a journal anew: its header, and a line for each outcome (a dataclass)."""
+    lines = [journal_line(header), *(journal_line(asdict(outcome)) for outcome in outcomes)]
+    write_text(path, "".join(lines))
 
 
-def _line(value: dict[str, Any]) -> str:
+def journal_line(value: dict[str, Any]) -> str:
+    """One line of a journal."""
     return json.dumps(value, ensure_ascii=False) + "\n"
 
 
 def _write_tables(out: Path, found: Cropping) -> None:
     failed = [(row, one.reason) for row, one in found.pairs if one.crop is None]
-    _write_csv(
+    write_csv(
         out / FAILURES,
         ("path", "label", "split", "reason"),
         ([row.path, LABELS[row.label], row.split, reason] for row, reason in failed),
     )
-    _write_csv(
+    write_csv(
         out / "metadata.csv",
-        ("file_name", "label", "split", *_COLUMNS),
+        ("file_name", "label", "split", *COLUMNS),
         (
-            [one.crop, LABELS[row.label], row.split, *(getattr(row, name) for name in _COLUMNS)]
+            [one.crop, LABELS[row.label], row.split, *(getattr(row, name) for name in COLUMNS)]
             for row, one in found.pairs
             if one.crop is not None
         ),
@@ -409,7 +456,8 @@ def _write_tables(out: Path, found: Cropping) -> None:
         write_json(out / RECIPE_FILE, found.header["recipe"])
 
 
-def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[str | None]]) -> None:
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[str | None]]) -> None:
+    """Write a table, atomically; None is an empty cell."""
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)

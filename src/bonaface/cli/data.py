@@ -1,4 +1,4 @@
-"""``bonaface data``: what prepares data sets; ``data crop`` cuts the faces out of photographs."""
+"""``bonaface data``: what prepares data sets; ``crop`` cuts faces out, ``forge`` makes fakes."""
 
 from __future__ import annotations
 
@@ -11,20 +11,15 @@ import typer
 from bonaface.cli._shared import parse_ratios, printable, progress_bar
 from bonaface.errors import ConfigError
 
-_SOME_NOT_CUT = 3
+_SOME_FAILED = 3
 _INTERRUPTED = 130
 _LEAST_NAMED = 10  # pictures of a group
 
 app = typer.Typer(
-    help="Prepare data sets: cut the faces out of photographs.",
+    help="Prepare data sets: cut the faces out of photographs, forge fakes from reals.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
-
-
-@app.callback()
-def _data() -> None:
-    pass  # keeps `crop` a command of its own while it is the only one
 
 
 @app.command()
@@ -87,7 +82,87 @@ def crop(
     if failed:
         where = printable(str(out / FAILURES))
         typer.echo(f"{failed} pictures were not cut; they are listed in {where}", err=True)
-        raise typer.Exit(_SOME_NOT_CUT)
+        raise typer.Exit(_SOME_FAILED)
+
+
+@app.command("forge")
+def forge_reals(
+    source: Annotated[
+        Path, typer.Argument(metavar="REALS", help="Labelled pictures, of which the reals count.")
+    ],
+    *,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for reals and forgeries.")],
+    kinds: Annotated[
+        str, typer.Option(metavar="A,B", help="Of forgery, dealt out evenly.")
+    ] = "self_blend,swap,resample,inpaint",
+    seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
+    finder: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A YuNet file to find faces with [CenterFace]."),
+    ] = None,
+    ratios: Annotated[
+        str | None, typer.Option(metavar="80/10/10", help="For data without splits.")
+    ] = None,
+    sheet: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write a PNG with examples of each kind and its mask."),
+    ] = None,
+) -> None:
+    """Make a fake of each real, where no fakes exist; stop with Ctrl-C, go on by repeating.
+
+    Writes both as PNG, metadata.csv, failures.csv and forge_report.json. Exit code 3 says that some
+    pictures were not forged; they are listed.
+    """
+    shares = parse_ratios(ratios)
+
+    from bonaface.cropping import FAILURES
+    from bonaface.faces import CenterFace, YuNet
+    from bonaface.forge import check_kinds
+    from bonaface.forging import REPORT, contact_sheet, forge_set
+    from bonaface.samples import load_samples
+
+    names = check_kinds([name.strip() for name in kinds.split(",") if name.strip()])
+    finds = CenterFace(threads=1) if finder is None else YuNet(finder)
+    samples = load_samples(source, ratios=shares)
+    try:
+        with progress_bar("forging") as progress:
+            made = forge_set(samples, out, finds, kinds=names, seed=seed, progress=progress)
+        if sheet is not None:
+            contact_sheet(samples, made, finds, sheet)
+    except KeyboardInterrupt:
+        typer.echo("bonaface: stopped; the same command goes on", err=True)
+        raise typer.Exit(_INTERRUPTED) from None
+    found = made.to_dict()
+    counts = found["counts"]
+    failed = counts["failed"]
+    typer.echo(
+        printable(
+            f"{found['source']}: {counts['asked']} reals, {counts['forged']} forged, "
+            f"{failed} not forged"
+        )
+    )
+    _table(
+        ("split", "reals", "not forged", *names),
+        [
+            (
+                split,
+                *(str(n[key]) for key in ("asked", "failed")),
+                *(str(n["kinds"].get(name, 0)) for name in names),
+            )
+            for split, n in found["splits"].items()
+        ],
+    )
+    if counts["reasons"]:
+        _table(("not forged", "why"), [(str(n), why) for why, n in counts["reasons"].items()])
+    for note in (*samples.notes, *found["notes"]):
+        typer.echo(f"note: {printable(note)}")
+    typer.echo(f"Set:    {printable(str(out))}\nReport: {printable(str(out / REPORT))}")
+    if sheet is not None:
+        typer.echo(f"Sheet:  {printable(str(sheet))}")
+    if failed:
+        where = printable(str(out / FAILURES))
+        typer.echo(f"{failed} pictures were not forged; they are listed in {where}", err=True)
+        raise typer.Exit(_SOME_FAILED)
 
 
 def _show(found: dict[str, Any]) -> None:
