@@ -38,6 +38,7 @@ from bonaface.video import Frame, Frames
 
 Pixels = NDArray[np.uint8]
 Progress = Callable[[int, int], None]
+Seen = NDArray[np.float64] | str  # logits of a face, or why it is not judged
 
 MOST_JUDGED: Final = 200
 FEWEST_FRAMES: Final = 3
@@ -125,16 +126,9 @@ class Judge:
             return Judgement("not_applicable", f"{_NO_FACE}; {_CROP_HINT}"), (), tuple(notes)
         if found[0] and self.rules.recipe.takes_whole(found[0], width, height):
             notes.append("already a face crop: used whole")
-        reasons = [self._unfit(at, face) for at, face in enumerate(found)]
-        squares = (
-            self._square(image.pixels, face, first=at == 0)
-            for at, (face, reason) in enumerate(zip(found, reasons, strict=True))
-            if reason is None
-        )
-        scored = self._scored(squares, max(width, height))
+        looked = zip(found, self._looked_at(image.pixels, found), strict=True)
         faces = tuple(
-            self._face(at + 1, face, reason, None if reason else next(scored))
-            for at, (face, reason) in enumerate(zip(found, reasons, strict=True))
+            self._face(number, face, seen) for number, (face, seen) in enumerate(looked, start=1)
         )
         judged = sum(face.score is not None for face in faces)
         if judged > 1:
@@ -155,23 +149,16 @@ class Judge:
         for frame in frames:
             found = self._found_in(frame)
             people = follower.follow(found, [look_of(frame.pixels, face) for face in found])
-            reasons = [self._unfit(at, face) for at, face in enumerate(found)]
-            squares = (
-                self._square(frame.pixels, face, first=at == 0)
-                for at, (face, reason) in enumerate(zip(found, reasons, strict=True))
-                if reason is None
-            )
-            scored = self._scored(squares, max(frame.pixels.shape[:2]))
-            for person, face, reason in zip(people, found, reasons, strict=True):
-                score = None
-                if reason is None:
-                    row = next(scored)
-                    logits[person].append(row)
-                    score = float(self.rules.calibration(row[0]))
+            looked = list(self._looked_at(frame.pixels, found))
+            for person, face, seen in zip(people, found, looked, strict=True):
+                score, reason = None, seen if isinstance(seen, str) else None
+                if not isinstance(seen, str):
+                    logits[person].append(seen)
+                    score = float(self.rules.calibration(seen[0]))
                 moments[person].append(
                     Moment(frame.number, round(frame.seconds, 3), _rounded(face.box), score, reason)
                 )
-            kinds[_kind(found, reasons)] += 1
+            kinds[_kind(looked)] += 1
             if progress:
                 progress(frames.read + frames.missed, frames.planned)
         least = min(FEWEST_FRAMES, frames.read)
@@ -203,6 +190,17 @@ class Judge:
             return self.finder().find(frame.pixels)
         height, width = frame.pixels.shape[:2]
         return (Face((0.0, 0.0, float(width), float(height)), (), 1.0),)
+
+    def _looked_at(self, pixels: Pixels, found: Sequence[Face | None]) -> Iterator[Seen]:
+        """Of each face its logits, as `_scored` gives them, or why it is not judged."""
+        reasons = [self._unfit(at, face) for at, face in enumerate(found)]
+        squares = (
+            self._square(pixels, face, first=at == 0)
+            for at, (face, reason) in enumerate(zip(found, reasons, strict=True))
+            if reason is None
+        )
+        scored = self._scored(squares, max(pixels.shape[:2]))
+        return (next(scored) if reason is None else reason for reason in reasons)
 
     def _unfit(self, at: int, face: Face | None) -> str | None:
         """Why a face is not judged."""
@@ -255,12 +253,11 @@ class Judge:
         stability = Stability.of(scores[0], delivered, self.bands)
         return with_stability(judged, stability), stability
 
-    def _face(
-        self, number: int, face: Face | None, reason: str | None, row: NDArray[np.float64] | None
-    ) -> FaceVerdict:
-        judged, stability = Judgement("not_applicable", reason or ""), None
-        if row is not None:
-            judged, stability = self._judged(row)
+    def _face(self, number: int, face: Face | None, seen: Seen) -> FaceVerdict:
+        if isinstance(seen, str):
+            judged, stability = Judgement("not_applicable", seen), None
+        else:
+            judged, stability = self._judged(seen)
         return FaceVerdict(
             number=number,
             answer=judged.answer,
@@ -317,10 +314,10 @@ class Judge:
         )
 
 
-def _kind(found: Sequence[Face], reasons: Sequence[str | None]) -> str:
-    if not found:
+def _kind(looked: Sequence[Seen]) -> str:
+    if not looked:
         return "without"
-    return "judged" if None in reasons else "unjudged"
+    return "unjudged" if all(isinstance(seen, str) for seen in looked) else "judged"
 
 
 def _rounded(box: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
