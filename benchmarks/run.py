@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
+import auditing
 import decoding
 import detector_speed
 import memory_use
@@ -30,6 +31,7 @@ DEFAULT: dict[str, Part] = {
     "decoding": (decoding.measure, {}),
     "training": (training_rate.measure, {}),
     "memory": (memory_use.measure, {}),
+    "audit": (auditing.measure, {}),
 }
 QUICK: dict[str, Part] = {
     "start-up": (startup.measure, {"rounds": 3}),
@@ -38,9 +40,11 @@ QUICK: dict[str, Part] = {
     "decoding": (decoding.measure, {"count": 500, "rounds": 2}),
     "training": (training_rate.measure, {"steps": 8, "rounds": 2}),
     "memory": (memory_use.measure, {"many": 10_000}),
+    "audit": (auditing.measure, {"few": 500, "many": 2_000}),
 }
 _SLOW = {"model": "resnet50v2", "size": 160, "steps": 8, "rounds": 3}
 FULL: dict[str, Part] = DEFAULT | {
+    "audit": (auditing.measure, {"many": 100_000}),
     "detector, resnet50": (
         detector_speed.measure,
         {"model": "resnet50", "size": 224, "rounds": 5, "calls": 3},

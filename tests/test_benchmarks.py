@@ -181,3 +181,13 @@ def test_decoding(load: Callable[[str], Any], tmp_path: Path) -> None:
     assert every.against == one.what
     assert len(every.ratios) == 2
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="only Linux tells")
+def test_auditing(load: Callable[[str], Any], tmp_path: Path) -> None:
+    rows = check(load("auditing").measure(tmp_path, few=40, many=80, size=32))
+    for count in ("40", "80"):
+        assert {f"read, {count} samples", f"judge, {count} samples"} <= set(rows)
+        assert rows[f"peak anonymous, {count} samples"].values[0] > 10
+    assert rows["judge, 80 samples"].against == "40 samples"
+    assert len(list(tmp_path.glob("80/*/*/*.jpg"))) == 80

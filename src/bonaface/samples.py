@@ -147,6 +147,7 @@ def load_samples(
     ratios: tuple[float, float, float] | None = None,
     seed: int = 0,
     need: Collection[str] = (),
+    check: bool = True,
 ) -> Samples:
     """Read a data set: a folder in one of the two layouts, or its metadata file.
 
@@ -156,6 +157,7 @@ def load_samples(
             None); by label, whole groups only. A data set that has splits keeps them.
         seed: of that split.
         need: splits that must be there and hold both classes.
+        check: refuse a group or the same file in two splits; without it, `audit` reports them.
 
     Raises:
         DataError: the data set cannot be used as it stands; the message says what to do.
@@ -179,8 +181,9 @@ def load_samples(
     made_here = any(draft.split is None for draft in drafts)
     samples = Samples(root, rows, tuple(notes), (ratios or DEFAULT_RATIOS) if made_here else None)
     _check_needs(samples, need)
-    _check_groups(samples)
-    _check_copies(samples, files.images)
+    if check:
+        _check_groups(samples)
+        _check_copies(samples, files.images)
     return samples
 
 

@@ -19,7 +19,10 @@ import bonaface
 from bonaface import cli
 from bonaface.errors import MissingExtraError
 
-COMMANDS = ("detect", "data", "train", "evaluate", "compare", "models", "doctor", "demo")
+COMMANDS = (
+    *("detect", "data", "train", "evaluate", "audit"),
+    *("compare", "models", "doctor", "demo"),
+)
 HEAVY = ("torch", "numpy", "onnxruntime", "cv2", "PIL", "scipy", "sklearn")
 
 

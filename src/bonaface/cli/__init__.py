@@ -1,8 +1,8 @@
 """The command line: parses, calls, prints.
 
 Nothing heavy is imported at the top of these files, so that ``bonaface --help`` answers at once.
-Exit codes: 0 done; 2 wrong use or unusable input; 3 done, but some inputs could
-not be read; 130 interrupted.
+Exit codes: 0 done; 1 a check failed (audit); 2 wrong use or unusable input; 3 done, but some inputs
+could not be read; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from bonaface.cli import compare, data, demo, detect, doctor, evaluate, models, train
+from bonaface.cli import audit, compare, data, demo, detect, doctor, evaluate, models, train
 from bonaface.cli._shared import printable
 from bonaface.errors import BonafaceError
 
@@ -98,6 +98,7 @@ def _root(
 app.command()(detect.detect)
 app.command()(train.train)
 app.command()(evaluate.evaluate)
+app.command()(audit.audit)
 app.command()(compare.compare)
 app.command()(models.models)
 app.command()(doctor.doctor)
