@@ -7,7 +7,9 @@ from PIL import Image
 from bonaface import batches as module
 from bonaface.batches import Batches, open_cache
 from bonaface.errors import DataError, ImageError
+from bonaface.faces import Face
 from bonaface.images import read_image
+from bonaface.mixing import Mix
 from bonaface.preprocess import Preprocess
 from bonaface.samples import Sample, Samples
 
@@ -245,3 +247,66 @@ def test_a_cache_whose_deletion_was_cut_short_is_made_again(samples, cache, tmp_
     file.unlink()
     again = open_cache(samples, RECIPE, root=tmp_path / "cache")
     assert np.array_equal(again.pixels, cache.pixels)
+
+
+MARKS = ((5.0, 6.0), (11.0, 6.0), (8.0, 9.0), (5.5, 12.0), (10.5, 12.0))
+FACE = Face((3, 2, 13, 15), MARKS, 1.0)
+
+
+def mixed(cache, share=0.5, **options):
+    faces = {i: FACE for i, row in enumerate(cache.rows) if row.label == 0}
+    mix = Mix(cache.pixels, cache.rows, faces, share, ("self_blend", "resample"))
+    return make(cache, mix=mix, **options)
+
+
+def test_forged_crops_join_an_epoch_as_fakes(cache):
+    batches = mixed(cache, augment="none")
+    _, labels, rows = (np.concatenate(part) for part in zip(*every(batches, 0), strict=True))
+    own = np.array([row.label for row in cache.rows])
+    assert len(rows) == 46
+    assert set(np.bincount(rows[own[rows] == 1])) <= {0, 1}, "a fake is not forged"
+    forged = labels != own[rows]
+    assert forged.sum() == 23
+    assert (labels[forged] == 1).all()
+    assert sorted(rows[~forged]) == list(range(23)), "the data set's own pictures are all there"
+
+
+def test_forged_crops_are_other_ones_each_epoch_and_the_same_for_a_seed(cache):
+    batches = mixed(cache, augment="none")
+    own = np.array([row.label for row in cache.rows])
+
+    def forged(epoch):
+        found = {}
+        for images, labels, rows in every(batches, epoch):
+            for image, label, row in zip(images, labels, rows, strict=True):
+                if label != own[row]:
+                    found.setdefault(int(row), image)
+        return found
+
+    first, second = forged(0), forged(1)
+    both = first.keys() & second.keys()
+    plain = {
+        int(b.rows[i]): b.images[i].numpy() for b in batches.in_order() for i in range(len(b.rows))
+    }
+    assert both
+    for row in both:
+        assert not np.array_equal(first[row], second[row])
+        assert not np.array_equal(first[row], plain[row])
+    assert same(every(mixed(cache, workers=2), 1), every(mixed(cache), 1))
+    assert same(every(mixed(cache), 1, start=4), every(mixed(cache), 1)[4:])
+
+
+def test_balanced_batches_count_the_forged(cache):
+    batches = mixed(cache, 0.2, balance=True)
+    labels = np.concatenate([labels for _, labels, _ in every(batches, 0)])
+    assert labels.sum() * 2 == len(labels) == 30
+
+
+def test_a_face_that_no_forging_changes_stays_real(samples, tmp_path):
+    for row in samples.rows:
+        Image.fromarray(np.zeros((20, 24, 3), np.uint8)).save(samples.absolute(row))
+    cache = open_cache(samples, RECIPE, root=tmp_path / "flat")
+    faces = {1: FACE, 2: FACE}
+    mix = Mix(cache.pixels, cache.rows, faces, 0.5, ("inpaint",))
+    labels = np.concatenate([one for _, one, _ in every(make(cache, mix=mix, augment="none"), 0)])
+    assert labels.sum() == sum(row.label for row in cache.rows)

@@ -82,7 +82,8 @@ def test_training_rate(load: Callable[[str], Any], tmp_path: Path) -> None:
     check(rows)
     goals = [row for row in rows if row.goal]
     assert [(row.what, row.against) for row in goals] == [
-        ("our batches", "model alone, data in memory")
+        ("our batches", "model alone, data in memory"),
+        ("our batches, 0.3 forged", "model alone, data in memory"),
     ]
     compared = {row.against for row in rows if row.what == "our batches"}
     assert compared == {"model alone, data in memory", "PIL Dataset + DataLoader"}

@@ -14,7 +14,8 @@ import bonaface
 ROWS = (
     "errors files",
     "config layouts samples heif images video faces crops people preprocess corruptions forge "
-    "drawn augment scores metrics calibration verdict cropping forging audit",
+    "drawn augment scores metrics calibration verdict cropping forging mixing splitting "
+    "importing framing facts copies probes audit equalising",
     "onnxfile bundle judging detector batches models history checkpoints training tuning",
     "evaluate annotate compare stress attacks explain export scan reproduce report",
     "service cli",

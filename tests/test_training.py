@@ -2,6 +2,7 @@ import csv
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from bonaface.crops import RECIPE_FILE, CropRecipe
 from bonaface.detector import Detector
 from bonaface.drawn import write_drawn_set
 from bonaface.errors import ConfigError, DataError, TrainingError
-from bonaface.faces import open_finder
+from bonaface.faces import Face, open_finder
 from bonaface.files import write_json
 from bonaface.images import read_image
 from bonaface.models import registry
@@ -322,6 +323,80 @@ def test_loss_by_hand():
 
 
 # -- how faces lie in the training crops ----------------------------------------------------------
+
+
+FORGE = CONFIG.model_copy(update={"forge": 0.4, "forge_kinds": ("self_blend", "resample")})
+
+
+class EveryFace:
+    """Finds a face in the middle of every picture, without a network."""
+
+    name = "every"
+
+    def __init__(self, *, threads):
+        pass
+
+    def find(self, pixels):
+        side = len(pixels)
+        marks = ((0.35, 0.4), (0.65, 0.4), (0.5, 0.55), (0.38, 0.7), (0.62, 0.7))
+        box = (0.2 * side, 0.15 * side, 0.8 * side, 0.9 * side)
+        return (Face(box, tuple((x * side, y * side) for x, y in marks), 1.0),)
+
+
+@pytest.fixture
+def every_face(monkeypatch):
+    monkeypatch.setattr(training, "CenterFace", EveryFace)
+
+
+def test_forged_faces_join_and_a_stopped_run_resumes_bit_equal(
+    data, tmp_path, no_export, every_face
+):
+    steps = []
+    seen = Watch()
+    seen.stepped = lambda epoch, step, total, loss, images: steps.append((epoch, images))
+    notes = []
+    seen.note = notes.append
+    train(data, tmp_path / "whole", FORGE, watch=seen)
+    assert sum(images for epoch, images in steps if epoch == 1) == 40 + 27
+    assert any("20 of 20 real training pictures have a face to forge; 27" in one for one in notes)
+    press = Until(2, 3, lambda: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        train(data, tmp_path / "run", FORGE, watch=press)
+    train(data, tmp_path / "run", FORGE, resume=True)
+    assert_same_run(tmp_path / "whole", tmp_path / "run")
+
+
+def test_without_fakes_in_train_the_forged_are_all_there_is(tmp_path, no_export, every_face):
+    folder = tmp_path / "data"
+    write_drawn_set(folder, {"train": 8, "validation": 4}, seed=1, size=40)
+    shutil.rmtree(folder / "train" / "fake")
+    table = (folder / "metadata.csv").read_text().splitlines(keepends=True)
+    kept = [line for line in table if not line.startswith("train/fake")]
+    (folder / "metadata.csv").write_text("".join(kept))
+    with pytest.raises(DataError, match="no fake"):
+        train(folder, tmp_path / "run", CONFIG)
+    state = train(folder, tmp_path / "run", FORGE)
+    assert len(state.history) == CONFIG.epochs
+
+
+def test_the_loss_weighs_the_forged_as_fakes(data, tmp_path, no_export, every_face, monkeypatch):
+    given = []
+    plain = training._loss
+
+    def loss(logits, labels, class_weight, smoothing):
+        given.append(class_weight)
+        return plain(logits, labels, class_weight, smoothing)
+
+    monkeypatch.setattr(training, "_loss", loss)
+    train(data, tmp_path / "run", FORGE.model_copy(update={"epochs": 1}))
+    assert given[0] == (67 / 40, 67 / 94)
+
+
+def test_unknown_kinds_of_forgery_are_refused_before_anything_is_written(data, tmp_path):
+    config = CONFIG.model_copy(update={"forge": 0.4, "forge_kinds": ("morph",)})
+    with pytest.raises(ConfigError, match="'morph'"):
+        train(data, tmp_path / "run", config)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from bonaface.detector import processor_count
 from bonaface.errors import DataError, ImageError
 from bonaface.files import atomic_folder, cache_root, write_json
 from bonaface.images import read_image
+from bonaface.mixing import Mix
 from bonaface.preprocess import Preprocess
 from bonaface.samples import Sample, Samples
 
@@ -48,11 +49,13 @@ class PixelCache:
         pixels: uint8 (n, size, size, 3), read-only; row i is `rows[i]`.
         rows: the samples that could be read, in the order of the samples given.
         unreadable: path -> reason, for those that could not.
+        folder: where it lies.
     """
 
     pixels: NDArray[np.uint8]
     rows: tuple[Sample, ...]
     unreadable: dict[str, str]
+    folder: Path
     _file: mmap.mmap
 
     def forget(self) -> None:
@@ -108,7 +111,7 @@ class Batch:
 
     Attributes:
         images: float32 (b, 3, size, size), channels-last memory.
-        labels: float32 (b,), 1 fake and 0 real.
+        labels: float32 (b,), 1 fake and 0 real; 1 where the crop was forged here.
         rows: int64 (b,), rows of the cache.
     """
 
@@ -130,6 +133,7 @@ class Batches:
         batch_size: largest size of a batch.
         augment: a recipe from `bonaface.augment.RECIPES`.
         balance: draw the smaller class again until both are as large.
+        mix: joins forged crops to each epoch, other ones each time.
         seed: of order and augmentation.
         workers: threads that prepare batches ahead; 0 prepares them in the caller's thread.
     """
@@ -143,12 +147,16 @@ class Batches:
         *,
         augment: str = "none",
         balance: bool = False,
+        mix: Mix | None = None,
         seed: int = 0,
         workers: int = 1,
     ) -> None:
         self._cache = cache
         self._chosen = np.asarray(chosen, np.int64)
-        self._labels = np.array([row.label for row in cache.rows], np.float32)
+        # Row i of the cache, forged, is drawn as the number i + len(cache.rows).
+        labels = [row.label for row in cache.rows] + [1] * len(cache.rows)
+        self._labels = np.array(labels, np.float32)
+        self._mix = mix
         self._preprocess = preprocess
         self._augment = recipe(augment)
         self._augments = augment != "none"
@@ -178,13 +186,14 @@ class Batches:
     def _epoch_rows(self, epoch: int) -> NDArray[np.int64]:
         rng = np.random.default_rng([self._seed, epoch])
         rows = self._chosen
+        if self._mix is not None:
+            forged = _drawn(self._mix.rows, self._mix.count(len(rows)), rng)
+            rows = np.concatenate([rows, forged + len(self._cache.rows)])
         if self._balance:
             labels = self._labels[rows]
             fakes, reals = rows[labels == 1], rows[labels == 0]
             small, large = sorted((fakes, reals), key=len)
-            extra = len(large) - len(small)
-            again = [rng.permutation(small) for _ in range(-(-extra // max(len(small), 1)))]
-            rows = np.concatenate([large, small, np.concatenate([small[:0], *again])[:extra]])
+            rows = np.concatenate([large, small, _drawn(small, len(large) - len(small), rng)])
         return rng.permutation(rows)
 
     def _ahead(self, jobs: Iterator[tuple[NDArray[np.int64], int | None, int]]) -> Iterator[Batch]:
@@ -204,23 +213,38 @@ class Batches:
                 for future in waiting:
                     future.cancel()
 
-    def _make(self, rows: NDArray[np.int64], epoch: int | None, place: int) -> Batch:
+    def _make(self, drawn: NDArray[np.int64], epoch: int | None, place: int) -> Batch:
+        rows, labels = drawn % len(self._cache.rows), self._labels[drawn]
         # One read in the order of the file, then back to the order of the batch.
         order = np.argsort(rows, kind="stable")
         pixels = np.empty((len(rows), *self._cache.pixels.shape[1:]), np.uint8)
         pixels[order] = self._cache.pixels[rows[order]]
-        if epoch is not None and self._augments:
-            for i in range(len(rows)):
-                # Keyed by the place in the epoch: a row drawn twice is augmented in two ways.
-                rng = np.random.default_rng([self._seed, epoch, 1, place + i])
-                pixels[i] = self._augment(pixels[i], rng)
+        if epoch is not None:
+            # Keyed by the place in the epoch: a row drawn twice is changed in two ways.
+            if self._mix is not None:
+                for i in np.flatnonzero(drawn != rows).tolist():
+                    rng = np.random.default_rng([self._seed, epoch, 2, place + i])
+                    forged = self._mix.forge(int(rows[i]), rng)
+                    if np.array_equal(forged, pixels[i]):
+                        labels[i] = 0  # a flat face: nothing was changed, so nothing is fake
+                    pixels[i] = forged
+            if self._augments:
+                for i in range(len(rows)):
+                    rng = np.random.default_rng([self._seed, epoch, 1, place + i])
+                    pixels[i] = self._augment(pixels[i], rng)
         if epoch is None or place // max(len(rows), 1) % _DROP_EVERY == 0:
             self._cache.forget()
         return Batch(
             torch.from_numpy(self._preprocess.normalise(pixels)),
-            torch.from_numpy(self._labels[rows]),
+            torch.from_numpy(labels),
             rows,
         )
+
+
+def _drawn(rows: NDArray[np.int64], count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """So many of the rows, none again before all were drawn."""
+    again = [rng.permutation(rows) for _ in range(-(-count // max(len(rows), 1)))]
+    return np.concatenate([rows[:0], *again])[:count]
 
 
 def _fingerprint(samples: Samples, preprocess: Preprocess) -> str:
@@ -280,7 +304,7 @@ def _open(samples: Samples, preprocess: Preprocess, folder: Path) -> PixelCache:
     with path.open("rb") as file:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     pixels = np.frombuffer(mapped, np.uint8).reshape(shape)
-    return PixelCache(pixels, rows, unreadable, mapped)
+    return PixelCache(pixels, rows, unreadable, folder, mapped)
 
 
 def _is_outdated(samples: Samples, folder: Path) -> bool:

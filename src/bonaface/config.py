@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -69,6 +69,8 @@ class TrainConfig(Config):
         clip: largest norm of the gradient.
         balance: class imbalance answered by weights in the loss, by batches, or not.
         augment: a recipe from `bonaface.augment.RECIPES`.
+        forge: share of the pictures of an epoch that are real training faces, forged anew.
+        forge_kinds: of forgery, out of `bonaface.forge.KINDS`; None: all.
         precision: auto takes bf16 where the processor multiplies it natively, else float32.
         monitor: validation figure that picks the epoch and stops the run.
         patience: epochs without a better monitor before the run stops; 0: never.
@@ -90,6 +92,8 @@ class TrainConfig(Config):
     clip: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     balance: Literal["weights", "batches", "none"] = "weights"
     augment: str = "flip"
+    forge: float = Field(default=0.0, ge=0, le=0.9)
+    forge_kinds: Annotated[tuple[str, ...], Field(strict=False)] | None = None
     precision: Literal["auto", "float32", "bf16"] = "auto"
     monitor: Literal["auc", "accuracy", "loss"] = "auc"
     patience: int = Field(default=0, ge=0)

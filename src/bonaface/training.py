@@ -33,10 +33,12 @@ from bonaface.config import TrainConfig
 from bonaface.crops import CropRecipe, measure_recipe, read_recipe
 from bonaface.detector import Detector, processor_count
 from bonaface.errors import ConfigError, TrainingError
-from bonaface.faces import open_finder
+from bonaface.faces import CenterFace, open_finder
 from bonaface.files import write_text
+from bonaface.forge import KINDS, check_kinds
 from bonaface.history import Epoch, TensorBoard, overfitting_from, write_history
 from bonaface.metrics import figures
+from bonaface.mixing import FACES, Mix, find_faces
 from bonaface.models import registry
 from bonaface.models.onnx import export_onnx
 from bonaface.samples import Samples, load_samples
@@ -53,6 +55,9 @@ class Watch:
 
     def decoded(self, done: int, total: int) -> None:
         """So many pictures are in the cache."""
+
+    def searched(self, done: int, total: int) -> None:
+        """In so many training pictures a face to forge was looked for."""
 
     def stepped(self, epoch: int, step: int, steps: int, loss: float, images: int) -> None:
         """A step of `images` pictures ended."""
@@ -73,6 +78,7 @@ class Run:
         samples: the whole data set.
         workers: threads that prepare batches.
         fingerprint: of the data.
+        mix: forges training pictures; None: it is not asked for.
         watch: is told how it goes.
     """
 
@@ -84,6 +90,7 @@ class Run:
     fingerprint: str
     workers: int
     watch: Watch
+    mix: Mix | None = None
 
     @property
     def folder(self) -> Path:
@@ -118,7 +125,8 @@ def train(
     """Train a detector and write it as a bundle.
 
     Args:
-        data: see `bonaface.samples.load_samples`; needs train and validation.
+        data: see `bonaface.samples.load_samples`; needs train and validation, with both classes,
+            but fakes in train only where none are forged.
         out: folder of the run, new or empty; becomes the bundle, with checkpoints and curves in
             ``training/``.
         config: every choice that changes the result.
@@ -135,11 +143,13 @@ def train(
     """
     watch = watch or Watch()
     # The split's seed is not the run's: runs with other seeds are judged on the same pictures.
-    samples = load_samples(data, ratios=ratios, need=("train", "validation"))
+    need = ("validation",) if config.forge else ("train", "validation")
+    samples = load_samples(data, ratios=ratios, need=need)
     for note in samples.notes:
         watch.note(note)
     _check_claim(out, config, resume)
     recipe(config.augment)
+    kinds = check_kinds(KINDS if config.forge_kinds is None else config.forge_kinds)
     torch.manual_seed(config.seed)
     made = registry.create(config)
     if made.origin.get("fresh"):
@@ -155,6 +165,8 @@ def train(
     workers = max(1, processor_count() // 2) if workers is None else workers
     run = Run(out, config, made, cache, samples, samples.fingerprint(), workers, watch)
     try:
+        if config.forge:
+            run = replace(run, mix=_mix(run, kinds))
         write_text(run.folder / "config.toml", config.to_toml())
         state = fit(run, resume=resume)
         return _finish(run, state)
@@ -167,9 +179,9 @@ def train(
 
 def fit(run: Run, *, resume: bool) -> State:
     """Run the epochs; the best weights end in ``best.safetensors`` and in the module."""
-    config, cache, watch = run.config, run.cache, run.watch
+    config, watch = run.config, run.watch
     batches, validation = _batches(run)
-    class_weight = _class_weights(cache, config)
+    class_weight = _class_weights(run)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     fabric = Fabric(accelerator="auto", devices=1, precision=_precision(config))
     network: torch.nn.Module = run.made.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -404,6 +416,7 @@ def _batches(run: Run) -> tuple[Batches, Batches]:
             size,
             augment=run.config.augment,
             balance=run.config.balance == "batches",
+            mix=run.mix,
             seed=run.config.seed,
             workers=run.workers,
         ),
@@ -417,10 +430,34 @@ def _batches(run: Run) -> tuple[Batches, Batches]:
     )
 
 
-def _class_weights(cache: PixelCache, config: TrainConfig) -> tuple[float, float]:
+def _mix(run: Run, kinds: tuple[str, ...]) -> Mix:
+    """Look for the faces of the real training crops, and make what forges them."""
+    cache, config = run.cache, run.config
+    reals = [int(i) for i in _rows_of(cache, "train") if cache.rows[i].label == 0]
+    faces = find_faces(
+        cache.pixels,
+        cache.rows,
+        reals,
+        CenterFace(threads=1),
+        cache.folder / FACES,
+        workers=processor_count(),
+        progress=run.watch.searched,
+    )
+    mix = Mix(cache.pixels, cache.rows, faces, config.forge, kinds)
+    own = len(_rows_of(cache, "train"))
+    run.watch.note(
+        f"{len(faces)} of {len(reals)} real training pictures have a face to forge; "
+        f"{mix.count(own)} forged ones ({', '.join(mix.kinds)}) join the {own} of each epoch"
+    )
+    return mix
+
+
+def _class_weights(run: Run) -> tuple[float, float]:
     """Weights of the real and of the fake class in the loss; 1 on average."""
+    cache, config = run.cache, run.config
     for split in ("train", "validation"):
         labels = [row.label for row in cache.rows if row.split == split]
+        labels += [1] * (split == "train" and run.mix is not None)
         for label, name in enumerate(("real", "fake")):
             if label not in labels:
                 raise TrainingError(
@@ -430,8 +467,9 @@ def _class_weights(cache: PixelCache, config: TrainConfig) -> tuple[float, float
     if config.balance != "weights":
         return 1.0, 1.0
     train = [row.label for row in cache.rows if row.split == "train"]
-    fakes = sum(train)
-    return len(train) / (2 * (len(train) - fakes)), len(train) / (2 * fakes)
+    forged = run.mix.count(len(train)) if run.mix else 0
+    reals, fakes = train.count(0), train.count(1) + forged
+    return (reals + fakes) / (2 * reals), (reals + fakes) / (2 * fakes)
 
 
 def _rate(run: Run, steps: int, epoch: int, step: int) -> float:

@@ -87,6 +87,16 @@ def test_options_win_over_the_file(data: Path, tmp_path: Path, called: dict[str,
     assert called["resume"] is True
 
 
+def test_kinds_of_forgery_are_separated_by_commas(
+    data: Path, tmp_path: Path, called: dict[str, Any]
+) -> None:
+    train(data, "--out", tmp_path / "run", "--forge", 0.3, "--forge-kinds", "swap, inpaint")
+    assert called["config"] == TrainConfig(forge=0.3, forge_kinds=("swap", "inpaint"))
+    (tmp_path / "config.toml").write_text(called["config"].to_toml())
+    train(data, "--out", tmp_path / "run", "--config", tmp_path / "config.toml")
+    assert called["config"] == TrainConfig(forge=0.3, forge_kinds=("swap", "inpaint"))
+
+
 def test_a_run_that_was_stopped_says_how_to_go_on(
     data: Path, tmp_path: Path, called: dict[str, Any]
 ) -> None:

@@ -40,7 +40,11 @@ class TerminalWatch(Watch):
 
     def decoded(self, done: int, total: int) -> None:
         """The bar of decoding."""
-        self._advance("decoding", done, total, done)
+        self._advance("decoding", done, total)
+
+    def searched(self, done: int, total: int) -> None:
+        """The bar of faces to forge."""
+        self._advance("finding faces", done, total)
 
     def stepped(self, epoch: int, step: int, steps: int, loss: float, images: int) -> None:
         """The bar of an epoch."""
@@ -57,13 +61,15 @@ class TerminalWatch(Watch):
             soft_wrap=True,
         )
 
-    def _advance(self, what: str, done: int, total: int, images: int, extra: str = "") -> None:
+    def _advance(
+        self, what: str, done: int, total: int, images: int | None = None, extra: str = ""
+    ) -> None:
         if what != self._what or self._task is None:
             if self._task is not None:
                 self._progress.remove_task(self._task)
             self._what, self._begun, self._images = what, time.perf_counter(), 0
             self._task = self._progress.add_task(what, total=total, rate="")
-        self._images = images if what == "decoding" else self._images + images
+        self._images = done if images is None else self._images + images
         rate = self._images / max(time.perf_counter() - self._begun, 1e-9)
         self._progress.update(
             self._task, completed=done, total=total, rate=f"{rate:.0f} images/s {extra}"

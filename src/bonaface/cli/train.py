@@ -30,6 +30,12 @@ def train(
     augment: Annotated[
         str | None, typer.Option(help="none, flip, standard or robust [flip].")
     ] = None,
+    forge: Annotated[
+        float | None, typer.Option(help="Share of each epoch that is forged from its reals [0].")
+    ] = None,
+    forge_kinds: Annotated[
+        str | None, typer.Option(metavar="A,B", help="self_blend, swap, resample, inpaint [all].")
+    ] = None,
     stages: Annotated[int | None, typer.Option(help="Of resnet50v2, 1 to 4 [3].")] = None,
     monitor: Annotated[
         str | None, typer.Option(help="auc, accuracy or loss, on validation [auc].")
@@ -55,6 +61,8 @@ def train(
     from bonaface.training import train as run
 
     overrides = {name: given[name] for name in TrainConfig.model_fields}
+    if forge_kinds is not None:
+        overrides["forge_kinds"] = tuple(name.strip() for name in forge_kinds.split(","))
     settings = TrainConfig.read(config, **overrides)
     try:
         with terminal_watch() as watch:
