@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bonaface.errors import ConfigError, DataError, MissingExtraError
-from bonaface.layouts import Draft, _label_word, _split_word
-from bonaface.samples import Sample, Samples, _assign, load_samples
+from bonaface.layouts import Draft, Kind, label_by, label_of, split_of
+from bonaface.samples import Sample, Samples, assign_splits, copies, load_samples
 
 REAL_DATA = Path(__file__).parents[1] / ".." / "shared" / "data"
 
@@ -126,19 +126,19 @@ def test_names_of_the_validation_split(tmp_path, name):
     ],
 )
 def test_names_that_tell_no_label(name):
-    assert _label_word(name) is None
+    assert label_of(name) is None
 
 
 @given(st.sampled_from(["real", "fake"]), st.text("0123456789_- .", max_size=4), st.booleans())
 def test_digits_and_separators_around_a_name_do_not_matter(word, around, upper):
     name = around + (word.upper() if upper else word) + around[::-1]
-    assert _label_word(name) == (word == "fake")
+    assert label_of(name) == (word == "fake")
 
 
 @given(st.text(max_size=12))
 def test_any_name_can_be_asked(name):
-    assert _label_word(name) in (None, 0, 1)
-    assert _split_word(name) in (None, "train", "validation", "test")
+    assert label_of(name) in (None, 0, 1)
+    assert split_of(name) in (None, "train", "validation", "test")
 
 
 @pytest.mark.parametrize("top", ["", "train/"])
@@ -327,6 +327,46 @@ def test_the_three_forms_are_one_data_set(tmp_path):
     assert len(prints) == 1
 
 
+def test_another_table_beside_the_images_can_be_named(tmp_path):
+    standard(tmp_path)
+    rows = [{"file_name": f"train/{label}/000.jpg"} for label in ("real", "fake")]
+    table(tmp_path, rows, "subset-2.csv")
+    samples = load_samples(tmp_path / "subset-2.csv")
+    assert samples.root == tmp_path
+    assert samples.counts() == {"train": {"real": 1, "fake": 1}}
+    assert samples.notes == (
+        "22 images have no row in the metadata, left out: test/fake/000.jpg, test/fake/001.jpg, "
+        "test/fake/002.jpg and 19 more",
+    )
+    # The folder itself is read as before, and what our own tools left there is no surprise.
+    for name in ("failures.csv", "split_report.json", "splits.jsonl", "crop_recipe.json"):
+        (tmp_path / name).write_text("{}")
+    assert len(load_samples(tmp_path)) == 24
+    assert len(load_samples(tmp_path).notes) == 2
+    assert "a column file_name in" in refused(tmp_path / "failures.csv")
+    (tmp_path / "labels.csv").touch()
+    assert "labels.csv" in load_samples(tmp_path).notes[0]
+
+
+def test_names_of_labels_and_of_files_can_be_told(tmp_path):
+    numbered(tmp_path, ["Celeb-synth", "0", "real/1"])
+    told = label_by({"celeb-SYNTH": 1, "0": 0})
+    samples = load_samples(tmp_path, label_of=told)
+    assert {row.path.split("/")[0]: row.label for row in samples.rows} == {
+        "Celeb-synth": 1,
+        "0": 0,
+        "real": 0,
+    }
+    assert (told("fake"), told("1")) == (1, None)
+    table(tmp_path, [{"file_name": "Celeb-synth/000.jpg", "label": "0"}])
+    assert "contradicts" in refused(tmp_path, label_of=told)
+    clips = fill(tmp_path / "clips", "train/real/a.MP4", "train/real/b.jpg")
+    samples = load_samples(clips, kind=Kind(frozenset({".mp4"}), "clips"))
+    assert [row.path for row in samples.rows] == ["train/real/a.MP4"]
+    assert "1 files are not clips by their ending" in samples.notes[0]
+    assert "expected clips (.mov)" in refused(clips, kind=Kind(frozenset({".mov"}), "clips"))
+
+
 def test_two_metadata_files_need_a_choice(tmp_path):
     rows = people(tmp_path)
     table(table(tmp_path, rows), rows[:4], "metadata.jsonl")
@@ -496,7 +536,7 @@ def test_a_pair_without_splits_is_split_by_label(tmp_path):
     }
     assert samples.notes[-1] == (
         "no splits found: split here into train / validation / test as 0.8 / 0.1 / 0.1, "
-        "by label and by group where known, seed 0"
+        "by label, by generator and by group where known, seed 0"
     )
     assert load_samples(tmp_path).rows == samples.rows
     assert load_samples(tmp_path, seed=1).rows != samples.rows
@@ -535,14 +575,56 @@ def test_groups_stay_whole_and_shares_are_kept(groups, seed):
         for label, n in enumerate(sizes)
         for i in range(n)
     ]
-    rows = _assign(drafts, (0.6, 0.2, 0.2), seed)
-    assert sorted(row.path for row in rows) == sorted(draft.path for draft in drafts)
+    splits = assign_splits(Path("/nowhere"), drafts, (0.6, 0.2, 0.2), seed)
+    assert sorted(splits) == sorted(draft.path for draft in drafts)
+    rows = [draft._replace(split=splits[draft.path]) for draft in drafts]
     assert len({(row.group, row.split) for row in rows}) == len(groups)
     for kind in (lambda s: s[0] and s[1], lambda s: not s[1], lambda s: not s[0]):
         members = {str(g) for g, sizes in enumerate(groups) if kind(sizes)}
         counts = Counter(row.split for row in rows if row.group in members)
         for split, share in (("train", 0.6), ("validation", 0.2), ("test", 0.2)):
             assert abs(counts[split] - share * counts.total()) <= 16  # two groups of the largest
+
+
+def test_each_split_gets_its_share_of_each_generator():
+    sizes = {"gan": 100, "sdxl": 40, "flux": 10, **{f"rare{i}": 1 for i in range(20)}}
+    drafts = [
+        Draft(f"{name}/{i}.jpg", 1, None, generator=name)
+        for name, n in sizes.items()
+        for i in range(n)
+    ] + [Draft(f"real/{i}.jpg", 0, None) for i in range(100)]
+    splits = assign_splits(Path("/nowhere"), drafts, (0.8, 0.1, 0.1), 3)
+    seen = Counter((draft.generator, splits[draft.path]) for draft in drafts)
+    for name, n in {**sizes, None: 100}.items():
+        if n > 1:
+            assert [seen[name, s] for s in ("train", "validation", "test")] == [
+                round(n * share) for share in (0.8, 0.1, 0.1)
+            ]
+    # Of generators with one picture, too, some are tested on.
+    rare = Counter(split for path, split in splits.items() if path.startswith("rare"))
+    assert rare == {"train": 16, "validation": 2, "test": 2}
+
+
+def test_copies_and_their_groups_stay_together_where_the_split_is_made(tmp_path):
+    fill(tmp_path, *(f"{label}/{i}.jpg" for label in ("real", "fake") for i in range(40)))
+    shutil.copy(tmp_path / "real/0.jpg", tmp_path / "real/copy.jpg")
+    shutil.copy(tmp_path / "real/1.jpg", tmp_path / "fake/copy.jpg")
+    (tmp_path / "real/empty.jpg").touch()
+    (tmp_path / "fake/empty.jpg").touch()
+    for seed in range(8):
+        found = {row.path: row.split for row in load_samples(tmp_path, seed=seed).rows}
+        assert found["real/copy.jpg"] == found["real/0.jpg"]
+        assert found["fake/copy.jpg"] == found["real/1.jpg"]
+    # Whole groups are joined by one file that they share.
+    rows = [Draft(f"real/{i}.jpg", 0, None, group=str(i // 10)) for i in range(40)]
+    rows += [Draft("real/copy.jpg", 0, None, group="3")]
+    for seed in range(8):
+        found = assign_splits(tmp_path, rows, (0.4, 0.3, 0.3), seed)
+        assert len({found[row.path] for row in rows if row.group in "03"}) == 1
+    assert len(set(found.values())) == 3
+    assert [[row.path for row in alike] for alike in copies(tmp_path, rows)] == [
+        ["real/0.jpg", "real/copy.jpg"]
+    ]
 
 
 def test_partly_filled_split_column(tmp_path):

@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, suppress
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -21,20 +21,25 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from bonaface.cropping import (
-    COLUMNS,
-    FAILURES,
-    PASSING,
+from bonaface.cropping.journal import (
+    Owners,
+    Steps,
     ahead,
     as_png,
+    carry_out,
     check_place,
-    crop_names,
     digest,
-    journal_line,
     keep,
+    lasts,
+    left_to_do,
+    read_outcomes,
     resume,
-    write_csv,
-    write_journal,
+)
+from bonaface.cropping.tables import (
+    count_reasons,
+    crop_names,
+    write_failures,
+    write_metadata,
 )
 from bonaface.crops import RECIPE_FILE, CropRecipe, read_recipe
 from bonaface.errors import DataError, ImageError
@@ -42,7 +47,7 @@ from bonaface.faces import Face, Finder
 from bonaface.files import atomic_path, write_json
 from bonaface.forge import KINDS, Donor, Forged, check_kinds, forge, pose_gap
 from bonaface.images import read_image
-from bonaface.samples import LABELS, SPLITS, Sample, Samples
+from bonaface.samples import SPLITS, Sample, Samples
 
 JOURNAL: Final = "forgeries.jsonl"
 REPORT: Final = "forge_report.json"
@@ -117,14 +122,14 @@ class Forging:
 
 
 def _counts(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    why = Counter(one.reason.split(" (")[0] for one in outcomes if one.reason is not None)
+    why = count_reasons(one.reason for one in outcomes)
     kinds = Counter(one.kind for one in outcomes if one.fake is not None)
     return {
         "asked": len(outcomes),
         "forged": kinds.total(),
         "kinds": dict(sorted(kinds.items())),
-        "failed": why.total(),
-        "reasons": dict(sorted(why.items(), key=lambda pair: (-pair[1], pair[0]))),
+        "failed": sum(why.values()),
+        "reasons": why,
     }
 
 
@@ -167,48 +172,35 @@ def forge_set(
     names = maker.names()
     done = {
         one.path: one
-        for one in _outcomes(lines)
+        for one in read_outcomes(lines, Outcome).values()
         if one.path in names
         and (
             one.reason is not None
             or ((one.real, one.fake) == names[one.path] and _are_files(out, names[one.path]))
         )
     }
-    write_journal(out / JOURNAL, header, done.values())
-    splits = {row.path: row.split for row in reals.rows}
-    taken = {one.digest: one.path for one in done.values()}
-    passing: dict[str, Outcome] = {}
-    # Test pictures first: of two that are the same in two splits, it keeps its own.
-    todo = [row for s in reversed(SPLITS) for row in reals.split(s).rows if row.path not in done]
-    with (
-        (out / JOURNAL).open("a", encoding="utf-8", newline="\n") as journal,
-        closing(ahead(todo, maker.make)) as coming,
-    ):
-        for made, files, lasts in coming:
-            outcome = made
-            if files is not None:
-                first = taken.setdefault(made.digest, made.path)
-                if splits[first] == splits[made.path]:
+    owners = Owners(reals, ((one.digest, one.path) for one in done.values()))
+
+    def steps() -> Steps[Outcome]:
+        with closing(ahead(left_to_do(reals, done), maker.make)) as coming:
+            for made, files, final in coming:
+                if files is None:
+                    yield made, final
+                elif rival := owners.rival(made.path, made.digest):
+                    reason = f"same picture as one of another split ({rival})"
+                    yield replace(made, reason=reason, digest=None), final
+                else:
                     real, fake = names[made.path]
                     keep(out / real, files[0])
                     keep(out / fake, files[1])
-                    outcome = replace(made, real=real, fake=fake)
-                else:
-                    reason = f"same picture as one of another split ({first})"
-                    outcome = replace(made, reason=reason, digest=None)
-            if lasts:
-                done[made.path] = outcome
-                journal.write(journal_line(asdict(outcome)))
-                journal.flush()
-            else:
-                passing[made.path] = outcome
-            if progress:
-                progress(len(done) + len(passing), len(reals))
-    write_journal(out / JOURNAL, header, (done[row.path] for row in reals.rows if row.path in done))
+                    yield replace(made, real=real, fake=fake), final
+
+    order = [row.path for row in reals.rows]
+    outcomes = carry_out(out / JOURNAL, header, done, steps(), order=order, progress=progress)
     found = Forging(
         samples.root.name,
         header,
-        tuple((row, (done | passing)[row.path]) for row in reals.rows),
+        tuple((row, outcomes[row.path]) for row in reals.rows),
     )
     _write_tables(out, found, read_recipe(samples.root))
     return found
@@ -288,8 +280,7 @@ class _Maker:
         try:
             pixels, face, forged, donor = self.forged(row)
         except ImageError as error:
-            lasts = not isinstance(error.__cause__, PASSING)
-            return replace(outcome, reason=error.reason), None, lasts
+            return replace(outcome, reason=error.reason), None, lasts(error)
         outcome = replace(outcome, donor=donor, box=tuple(round(x, 1) for x in face.box))
         if np.array_equal(forged.image, pixels):
             return replace(outcome, reason="the forgery changed nothing"), None, True
@@ -347,7 +338,7 @@ class _Maker:
             try:
                 return self._face(row, read_image(self.reals.absolute(row)).pixels)
             except ImageError as error:
-                if isinstance(error.__cause__, PASSING):
+                if not lasts(error):
                     raise  # another try may find it
                 self._faces[row.path] = None
         return self._faces[row.path]
@@ -367,32 +358,16 @@ def _are_files(out: Path, names: tuple[str, str]) -> bool:
     return all((out / name).is_file() for name in names)
 
 
-def _outcomes(lines: Iterable[Any]) -> Iterator[Outcome]:
-    for value in lines:
-        with suppress(LookupError, TypeError):
-            yield Outcome(**(value | {"box": value["box"] and tuple(value["box"])}))
-
-
 def _write_tables(out: Path, found: Forging, recipe: CropRecipe | None) -> None:
-    write_csv(
-        out / FAILURES,
-        ("path", "label", "split", "reason"),
-        (
-            [row.path, LABELS[row.label], row.split, one.reason]
-            for row, one in found.pairs
-            if one.real is None
-        ),
-    )
+    write_failures(out, ((row, one.reason) for row, one in found.pairs))
     rows = []
     for row, one in found.pairs:
         # A pair stays together, also where nobody knows who it is.
         known = replace(row, group=row.group or row.path)
         for path, label, kind in ((one.real, 0, row.generator), (one.fake, 1, one.kind)):
             if path is not None:
-                told = replace(known, generator=kind)
-                columns = (getattr(told, name) for name in COLUMNS)
-                rows.append([path, LABELS[label], row.split, *columns])
-    write_csv(out / "metadata.csv", ("file_name", "label", "split", *COLUMNS), rows)
+                rows.append(replace(known, path=path, label=label, generator=kind))
+    write_metadata(out / "metadata.csv", rows)
     write_json(out / REPORT, found.to_dict())
     if recipe is not None:  # the faces lie where they lay
         write_json(out / RECIPE_FILE, recipe.to_dict())

@@ -1,7 +1,7 @@
 """What a data set's folder says: which images there are, and the label and split of each.
 
 The two layouts of docs/data.md are read here: folders, and a metadata file. Labels and splits are
-told by name, never by order or number.
+told by name, never by order or number. Clips are read as images are, by other endings.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -27,9 +27,13 @@ SUFFIXES: Final = frozenset(
     {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif", ".hif"}
 )  # by which image files are found; the content decides how one is read
 METADATA_NAMES: Final = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+COLUMNS: Final = ("group", "generator", "age", "gender", "race", "source")
 
-_DETAILS: Final = ("group", "generator", "age", "gender", "race", "source")
-_KNOWN: Final = frozenset({"file_name", "label", "split", *_DETAILS})
+_KNOWN: Final = frozenset({"file_name", "label", "split", *COLUMNS})
+_OURS: Final = re.compile(  # what `bonaface data` writes at the top, besides the metadata
+    r"subset-\d+\.csv|failures\.csv|crop_recipe\.json|\w+_report\.json"
+    r"|(crops|forgeries|frames|imports|splits)\.jsonl"
+)
 _IGNORED: Final = frozenset({"__macosx", "thumbs.db", "desktop.ini"})
 _SPLIT_WORDS: Final = {
     word: split
@@ -58,6 +62,22 @@ _FILLERS: Final = frozenset(  # words that a label's folder may carry besides
 )
 
 
+class Kind(NamedTuple):
+    """What a data set consists of.
+
+    Attributes:
+        suffixes: lower-case endings by which its files are found.
+        noun: what messages call them, in the plural.
+    """
+
+    suffixes: frozenset[str]
+    noun: str
+
+
+IMAGES: Final = Kind(SUFFIXES, "images")
+LabelOf = Callable[[str], int | None]  # a name -> its label; None: it means neither
+
+
 class Draft(NamedTuple):
     """What the layout says of one image; the fields of a `Sample`, but the split may be open."""
 
@@ -82,9 +102,10 @@ def locate(data: Path) -> tuple[Path, Path | None]:
 
 def _locate(data: Path) -> tuple[Path, Path | None]:
     if data.is_file():
-        if data.name not in METADATA_NAMES:
+        if data.name not in METADATA_NAMES and data.suffix.lower() != ".csv":
             raise DataError(
-                f"expected a folder or one of {', '.join(METADATA_NAMES)}, got the file {data}"
+                f"expected a folder, one of {', '.join(METADATA_NAMES)} or another table in CSV "
+                f"beside the images, got the file {data}"
             )
         return data.parent, data
     if not data.is_dir():
@@ -103,16 +124,17 @@ def _locate(data: Path) -> tuple[Path, Path | None]:
 
 @dataclass
 class Files:
-    """What `scan` found: images with their size, other files, and what to say about them."""
+    """What `scan` found: images, or what else was asked for, with their size, and other files."""
 
+    kind: Kind = IMAGES
     images: dict[str, int] = field(default_factory=dict)  # path -> bytes
     others: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
-def scan(root: Path) -> Files:
+def scan(root: Path, kind: Kind = IMAGES) -> Files:
     """Every file under `root`, except hidden ones and what macOS and Windows leave behind."""
-    files = Files()
+    files = Files(kind)
     linked: list[str] = []
     lost: list[str] = []
     status = root.stat()
@@ -140,10 +162,11 @@ def scan(root: Path) -> Files:
                 if entry.is_symlink():
                     linked.append(path)
                 folders.append((entry.path, path + "/"))
-            elif entry.is_file() and os.path.splitext(path)[1].lower() in SUFFIXES:  # noqa: PTH122
+            elif entry.is_file() and os.path.splitext(path)[1].lower() in kind.suffixes:  # noqa: PTH122
                 files.images[path] = status.st_size
-            elif prefix or entry.name not in METADATA_NAMES:
+            elif prefix or not (entry.name in METADATA_NAMES or _OURS.fullmatch(entry.name)):
                 files.others.append(path)
+    files.others.sort()
     _check_names(files.images, lost, root)
     _note_scan(files, linked)
     return files
@@ -177,8 +200,8 @@ def _check_names(images: Iterable[str], lost: list[str], root: Path) -> None:
 def _note_scan(files: Files, linked: list[str]) -> None:
     if files.others:
         files.notes.append(
-            f"{len(files.others)} files are not images by their ending and are left out: "
-            f"{some(files.others)}"
+            f"{len(files.others)} files are not {files.kind.noun} by their ending and are left "
+            f"out: {some(files.others)}"
         )
     nested = [path for path in files.others if PurePosixPath(path).name in METADATA_NAMES]
     if nested:
@@ -198,39 +221,55 @@ def _word(name: str) -> str:
     return "".join(word for word in words if word not in _FILLERS) or "".join(words)
 
 
-def _split_word(name: str) -> str | None:
+def split_of(name: str) -> str | None:
+    """The split that a name means; None: none of them."""
     return _SPLIT_WORDS.get(_word(name))
 
 
-def _label_word(name: str) -> int | None:
+def label_of(name: str) -> int | None:
+    """The label that a name means; None: neither. A number means nothing."""
     return _LABEL_WORDS.get(_word(name))
 
 
-def from_folders(root: Path, files: Files, notes: list[str]) -> list[Draft]:
+def label_by(told: Mapping[str, int]) -> LabelOf:
+    """As `label_of`, but names in `told`, in any case, mean what it says."""
+    names = {name.casefold(): label for name, label in told.items()}
+
+    def label(name: str) -> int | None:
+        return names.get(name.casefold(), label_of(name))
+
+    return label
+
+
+def from_folders(
+    root: Path, files: Files, notes: list[str], means: LabelOf = label_of
+) -> list[Draft]:
     """Read labels and splits off the folders' names; images outside such folders are noted."""
+    noun = files.kind.noun
     by_folder: dict[str, list[str]] = defaultdict(list)
     for path in files.images:
         by_folder[path.rpartition("/")[0]].append(path)
     tops = sorted({folder.split("/")[0] for folder in by_folder} - {""})
-    has_splits = _check_tops(root, tops)
+    has_splits = _check_tops(root, tops, means)
     drafts: list[Draft] = []
     matched: dict[int, set[str]] = {0: set(), 1: set()}
     unknown: set[str] = set()
     stray: list[str] = []
     for folder, paths in sorted(by_folder.items()):
         parts = folder.split("/") if folder else []
-        split = _split_word(parts[0]) if parts else None
+        split = split_of(parts[0]) if parts else None
         depth = 1 if has_splits else 0
         if len(parts) <= depth or (has_splits and split is None):
             stray += paths
             continue
-        label = _label_word(parts[depth])
+        label = means(parts[depth])
         if label is None:
             unknown.add("/".join(parts[: depth + 1]))
             continue
         matched[label].add(parts[depth])
         below = parts[depth + 1] if len(parts) > depth + 1 else None
-        _check_below(below, label, folder, root)
+        _check_below(below, label, folder, root, means)
+        below = below or told_name(parts[depth])
         drafts += [
             Draft(
                 path,
@@ -245,7 +284,7 @@ def from_folders(root: Path, files: Files, notes: list[str]) -> list[Draft]:
         raise DataError(_unknown_labels(root, sorted(unknown)))
     if stray and not drafts:
         raise DataError(
-            f"expected images in folders named real and fake, found {len(stray)} outside such "
+            f"expected {noun} in folders named real and fake, found {len(stray)} outside such "
             f"folders in {root}: {some(stray)}; sort them into real and fake"
         )
     for label, names in matched.items():
@@ -253,21 +292,21 @@ def from_folders(root: Path, files: Files, notes: list[str]) -> list[Draft]:
             notes.append(f"label folders read as {LABELS[label]}: {', '.join(sorted(names))}")
     if stray:
         notes.append(
-            f"{len(stray)} images lie outside the label folders and are left out: {some(stray)}"
+            f"{len(stray)} {noun} lie outside the label folders and are left out: {some(stray)}"
         )
     return drafts
 
 
-def _check_tops(root: Path, tops: list[str]) -> bool:
+def _check_tops(root: Path, tops: list[str], means: LabelOf) -> bool:
     """Whether the folders at the top are splits; DataError where they are neither nor, or both."""
-    splits = [top for top in tops if _split_word(top)]
-    labels = [top for top in tops if _label_word(top) is not None]
+    splits = [top for top in tops if split_of(top)]
+    labels = [top for top in tops if means(top) is not None]
     if splits and labels:
         raise DataError(
             f"expected split folders or label folders at the top of {root}, found both: "
             f"{some(splits + labels)}; move the label folders into the splits"
         )
-    doubled = [name for name, n in Counter(map(_split_word, splits)).items() if n > 1]
+    doubled = [name for name, n in Counter(map(split_of, splits)).items() if n > 1]
     if doubled:
         raise DataError(
             f"expected one folder for each split in {root}, found {some(splits)}; "
@@ -278,15 +317,15 @@ def _check_tops(root: Path, tops: list[str]) -> bool:
     return bool(splits)
 
 
-def _check_below(below: str | None, label: int, folder: str, root: Path) -> None:
+def _check_below(below: str | None, label: int, folder: str, root: Path, means: LabelOf) -> None:
     if below is None:
         return
-    if _split_word(below):
+    if split_of(below):
         raise DataError(
             f"expected SPLIT/{LABELS[label]}, found the split below the label in "
             f"{_readable(folder)} of {root}; swap the two levels"
         )
-    if _label_word(below) == 1 - label:
+    if means(below) == 1 - label:
         raise DataError(
             f"the folder {_readable(folder)} of {root} says both real and fake; rename one of them"
         )
@@ -307,7 +346,7 @@ def _unknown_labels(root: Path, seen: list[str]) -> str:
 
 def _nested_hint(root: Path) -> str:
     for folder, names, _ in os.walk(root):
-        if any(_split_word(name) or _label_word(name) is not None for name in names):
+        if any(split_of(name) or label_of(name) is not None for name in names):
             return f" (or did you mean {_readable(folder)}?)"
     return ""
 
@@ -315,11 +354,13 @@ def _nested_hint(root: Path) -> str:
 # -- the metadata layout --
 
 
-class _BadRowError(Exception):
+class BadRowError(Exception):
     """What is wrong with a row, worded to follow "3 rows"."""
 
 
-def from_metadata(metadata: Path, root: Path, files: Files, notes: list[str]) -> list[Draft]:
+def from_metadata(
+    metadata: Path, root: Path, files: Files, notes: list[str], means: LabelOf = label_of
+) -> list[Draft]:
     """Read the metadata file; images without a row are left out, and noted."""
     problems: dict[str, list[str]] = defaultdict(list)
     drafts: dict[str, Draft] = {}
@@ -329,14 +370,14 @@ def from_metadata(metadata: Path, root: Path, files: Files, notes: list[str]) ->
     composed = {
         unicodedata.normalize("NFC", path): path for path in files.images if not path.isascii()
     }
-    for where, row in _metadata_rows(metadata):
+    for where, row in table_rows(metadata):
         extra |= row.keys() - _KNOWN
         try:
-            path = _row_path(_cell(row.get("file_name")), files, composed)
+            path = _row_path(cell(row.get("file_name")), files, composed)
             if path in drafts:
-                raise _BadRowError("name a file a second time; keep one row for each")
-            drafts[path] = _row_draft(path, row, numbers)
-        except _BadRowError as error:
+                raise BadRowError("name a file a second time; keep one row for each")
+            drafts[path] = row_draft(path, row, numbers, means)
+        except BadRowError as error:
             problems[str(error)].append(f"{where}: {row.get('file_name') or ''}")
     for problem, rows in problems.items():
         raise DataError(f"{len(rows)} rows of {metadata} {problem} ({some(rows)})")
@@ -344,76 +385,103 @@ def from_metadata(metadata: Path, root: Path, files: Files, notes: list[str]) ->
         raise DataError(f"expected rows in {metadata}, found none; list the images in it")
     if extra:
         notes.append(f"columns that are not used: {some(sorted(extra))}")
-    left = [path for path in files.images if path not in drafts]
+    left = sorted(path for path in files.images if path not in drafts)
     if left:
-        notes.append(f"{len(left)} images have no row in the metadata, left out: {some(left)}")
+        notes.append(
+            f"{len(left)} {files.kind.noun} have no row in the metadata, left out: {some(left)}"
+        )
     return list(drafts.values())
 
 
 def _row_path(name: str | None, files: Files, composed: dict[str, str]) -> str:
     if name is None:
-        raise _BadRowError("have no file_name; give each one")
-    windows = PureWindowsPath(name)  # it understands both kinds of slash
-    if windows.drive or windows.root or ".." in windows.parts:
-        raise _BadRowError(
-            "name files outside the data set; expected paths relative to the metadata file, "
-            "without '..'"
-        )
-    for path in (str(PurePosixPath(name)), windows.as_posix()):
+        raise BadRowError("have no file_name; give each one")
+    for path in inside(name):
         found = composed.get(unicodedata.normalize("NFC", path), path)
         if found in files.images:
             return found
-    raise _BadRowError(
-        "name files that are not there or not images by their ending; restore the files or drop "
-        "the rows"
+    raise BadRowError(
+        f"name files that are not there or not {files.kind.noun} by their ending; restore the "
+        "files or drop the rows"
     )
 
 
-def _row_draft(path: str, row: dict[str, Any], numbers: dict[str, int]) -> Draft:
+def inside(name: str) -> tuple[str, str]:
+    """A path from a table as it may be meant, with either kind of slash; never leads outside.
+
+    Raises:
+        BadRowError: it is absolute or climbs up.
+    """
+    windows = PureWindowsPath(name)  # it understands both kinds of slash
+    if windows.drive or windows.root or ".." in windows.parts:
+        raise BadRowError(
+            "name files outside the data set; expected paths relative to the metadata file, "
+            "without '..'"
+        )
+    return str(PurePosixPath(name)), windows.as_posix()
+
+
+def told_name(name: str | None) -> str | None:
+    """A label's name that means a label only because somebody said so: it says what made it."""
+    return None if name is None or label_of(name) is not None or is_number(name) else name
+
+
+def row_draft(path: str, row: dict[str, Any], numbers: dict[str, int], means: LabelOf) -> Draft:
+    """What a row of a table says of the file at `path`.
+
+    Raises:
+        BadRowError: it says nothing of the label, nothing that is known, or contradicts itself.
+    """
     parts = path.split("/")[:-1]
-    label = _row_label(_cell(row.get("label")), parts, numbers)
-    at = next((i for i, part in enumerate(parts) if _label_word(part) is not None), len(parts))
-    below = parts[at + 1] if len(parts) > at + 1 else None
+    label = _row_label(cell(row.get("label")), parts, numbers, means)
+    at = next((i for i, part in enumerate(parts) if means(part) is not None), len(parts))
+    below = parts[at + 1] if len(parts) > at + 1 else told_name(cell(row.get("label")))
     if below is not None:  # what the columns do not tell, the folder may
         row = {"generator" if label else "source": below, **row}
-    split = _row_split(_cell(row.get("split")), parts)
-    return Draft(path, label, split, *(_cell(row.get(name)) for name in _DETAILS))
+    split = _row_split(cell(row.get("split")), parts)
+    return Draft(path, label, split, *(cell(row.get(name)) for name in COLUMNS))
 
 
-def _row_label(text: str | None, parts: list[str], numbers: dict[str, int]) -> int:
-    told = {_label_word(part) for part in parts} - {None}
+def _row_label(text: str | None, parts: list[str], numbers: dict[str, int], means: LabelOf) -> int:
+    told = {means(part) for part in parts} - {None}
     folder = told.pop() if len(told) == 1 else None
-    if text is None or re.fullmatch(r"[+-]?\d+(\.0*)?", text):
+    if text is None or (means(text) is None and is_number(text)):
         if folder is None:
-            raise _BadRowError(
+            raise BadRowError(
                 "have no label; write real or fake"
                 if text is None
                 else "have a number as label, which does not say which is which; write real or fake"
             )
         label = folder if text is None else numbers.setdefault(text, folder)
     else:
-        stated = _label_word(text)
+        stated = means(text)
         if stated is None:
-            raise _BadRowError("have a label that means neither real nor fake; write one of them")
+            raise BadRowError("have a label that means neither real nor fake; write one of them")
         label = stated
     if folder not in (None, label):
-        raise _BadRowError("have a label that contradicts the name of the folder; correct one")
+        raise BadRowError("have a label that contradicts the name of the folder; correct one")
     return label
 
 
 def _row_split(text: str | None, parts: list[str]) -> str | None:
-    folder = _split_word(parts[0]) if parts else None
+    folder = split_of(parts[0]) if parts else None
     if text is None:
         return folder
-    split = _split_word(text)
+    split = split_of(text)
     if split is None:
-        raise _BadRowError(f"have an unknown split; expected one of {', '.join(SPLITS)}")
+        raise BadRowError(f"have an unknown split; expected one of {', '.join(SPLITS)}")
     if folder not in (None, split):
-        raise _BadRowError("have a split that contradicts the split folder; correct one")
+        raise BadRowError("have a split that contradicts the split folder; correct one")
     return split
 
 
-def _cell(value: Any) -> str | None:
+def is_number(text: str) -> bool:
+    """Whether a label is a number, which does not say which is which."""
+    return re.fullmatch(r"[+-]?\d+(\.0*)?", text) is not None
+
+
+def cell(value: Any) -> str | None:
+    """A cell of a table as text without space around it; None where there is nothing in it."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
     if isinstance(value, float) and value.is_integer():
@@ -421,32 +489,50 @@ def _cell(value: Any) -> str | None:
     return str(value).strip() or None
 
 
-def _metadata_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Rows with where they stand, such as "line 7"."""
-    readers = {".csv": _csv_rows, ".jsonl": _jsonl_rows, ".parquet": _parquet_rows}
+_Rows = Iterator[tuple[str, dict[str, Any]]]
+
+
+def table_rows(path: Path, need: str = "file_name", known: frozenset[str] = _KNOWN) -> _Rows:
+    """The rows of a table in CSV, JSON lines or Parquet, with where they stand, such as "line 7".
+
+    Args:
+        path: ends in .csv, .jsonl or .parquet.
+        need: a column that must be there; in JSON lines it may be missing.
+        known: columns whose values are wanted; others may be None.
+
+    Raises:
+        DataError: it is not such a table.
+        MissingExtraError: Parquet without pyarrow.
+    """
     try:
-        yield from readers[path.suffix](path)
+        match path.suffix.lower():
+            case ".jsonl":
+                yield from _jsonl_rows(path)
+            case ".parquet":
+                yield from _parquet_rows(path, need, known)
+            case _:
+                yield from _csv_rows(path, need)
     except UnicodeDecodeError as error:
         raise DataError(f"expected {path} in UTF-8, but it is not; save it as UTF-8") from error
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror or error})") from error
 
 
-def _check_columns(columns: Iterable[str], path: Path) -> None:
+def _check_columns(columns: Iterable[str], path: Path, need: str) -> None:
     names = list(columns)
-    if "file_name" not in names:
-        raise DataError(f"expected a column file_name in {path}, found {some(names) or 'none'}")
+    if need not in names:
+        raise DataError(f"expected a column {need} in {path}, found {some(names, 9) or 'none'}")
     doubled = [name for name, n in Counter(names).items() if n > 1]
     if doubled:
         raise DataError(f"expected every column of {path} once, found {some(doubled)} again")
 
 
-def _csv_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _csv_rows(path: Path, need: str) -> _Rows:
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file, strict=True)
         try:
             header = [name.strip() for name in next(reader, [])]
-            _check_columns(header, path)
+            _check_columns(header, path, need)
             for cells in reader:
                 if not cells:
                     continue
@@ -460,7 +546,7 @@ def _csv_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             raise DataError(f"line {reader.line_num} of {path} is not CSV ({error})") from error
 
 
-def _jsonl_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _jsonl_rows(path: Path) -> _Rows:
     with path.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
@@ -478,7 +564,7 @@ def _jsonl_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             yield f"line {number}", row
 
 
-def _parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _parquet_rows(path: Path, need: str, known: frozenset[str]) -> _Rows:
     try:
         import pyarrow
         import pyarrow.parquet
@@ -487,10 +573,10 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             columns = file.schema_arrow.names
-            _check_columns(columns, path)
+            _check_columns(columns, path, need)
             number = 0
-            unused = dict.fromkeys(set(columns) - _KNOWN)  # named in a note, never read
-            for batch in file.iter_batches(columns=[c for c in columns if c in _KNOWN]):
+            unused = dict.fromkeys(set(columns) - known)  # named in a note, never read
+            for batch in file.iter_batches(columns=[c for c in columns if c in known]):
                 for row in batch.to_pylist():
                     number += 1
                     yield f"row {number}", {**row, **unused}

@@ -12,19 +12,23 @@ import json
 import math
 import os
 from collections import Counter, defaultdict
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from bonaface.errors import ConfigError, DataError
 from bonaface.layouts import (
+    IMAGES,
     LABELS,
     SPLITS,
-    SUFFIXES,
     Draft,
+    Kind,
+    LabelOf,
     from_folders,
     from_metadata,
+    label_of,
     locate,
     scan,
     some,
@@ -33,6 +37,7 @@ from bonaface.layouts import (
 __all__ = ["LABELS", "SPLITS", "Sample", "Samples", "load_samples"]
 
 DEFAULT_RATIOS: Final = (0.8, 0.1, 0.1)
+_Row = TypeVar("_Row", Draft, "Sample")
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,46 +153,60 @@ def load_samples(
     seed: int = 0,
     need: Collection[str] = (),
     check: bool = True,
+    kind: Kind = IMAGES,
+    label_of: LabelOf = label_of,
 ) -> Samples:
     """Read a data set: a folder in one of the two layouts, or its metadata file.
 
     Args:
-        data: the folder, or the metadata file at its top.
+        data: the folder, or the metadata file or another table in CSV at its top.
         ratios: shares of train, validation and test for a data set without splits (80/10/10 when
             None); by label, whole groups only. A data set that has splits keeps them.
         seed: of that split.
         need: splits that must be there and hold both classes.
         check: refuse a group or the same file in two splits; without it, `audit` reports them.
+        kind: what it consists of.
+        label_of: what the names of labels mean.
 
     Raises:
         DataError: the data set cannot be used as it stands; the message says what to do.
         ConfigError: ratios or need make no sense.
         MissingExtraError: `metadata.parquet` without pyarrow.
     """
-    _check_wishes(ratios, need)
-    root, metadata = locate(Path(os.path.abspath(data)))  # noqa: PTH100  (keeps links as named)
-    files = scan(root)
-    notes = list(files.notes)
-    if metadata is None:
-        drafts = from_folders(root, files, notes)
-    else:
-        drafts = from_metadata(metadata, root, files, notes)
-    if not drafts:
-        raise DataError(
-            f"expected images ({' '.join(sorted(SUFFIXES))}) under {root}, found none; "
-            "see docs/data.md for the layouts that are read"
-        )
-    rows = tuple(sorted(_with_splits(drafts, root, ratios, seed, notes), key=lambda r: r.path))
-    made_here = any(draft.split is None for draft in drafts)
-    samples = Samples(root, rows, tuple(notes), (ratios or DEFAULT_RATIOS) if made_here else None)
+    check_ratios(ratios)
+    _check_needed(need)
+    samples = with_splits(*read_drafts(data, kind, label_of), ratios, seed)
     _check_needs(samples, need)
     if check:
-        _check_groups(samples)
-        _check_copies(samples, files.images)
+        for leak in leaks(samples, kind.noun):
+            raise DataError(leak)
     return samples
 
 
-def _check_wishes(ratios: tuple[float, float, float] | None, need: Collection[str]) -> None:
+def read_drafts(
+    data: Path, kind: Kind = IMAGES, label_of: LabelOf = label_of
+) -> tuple[Path, list[Draft], list[str]]:
+    """What a data set says of its files: its folder, at least one draft, and notes.
+
+    Raises as `load_samples`, of which it is the first half.
+    """
+    root, metadata = locate(Path(os.path.abspath(data)))  # noqa: PTH100  (keeps links as named)
+    files = scan(root, kind)
+    notes = list(files.notes)
+    if metadata is None:
+        drafts = from_folders(root, files, notes, label_of)
+    else:
+        drafts = from_metadata(metadata, root, files, notes, label_of)
+    if not drafts:
+        raise DataError(
+            f"expected {kind.noun} ({' '.join(sorted(kind.suffixes))}) under {root}, found none; "
+            "see docs/data.md for the layouts that are read"
+        )
+    return root, drafts, notes
+
+
+def check_ratios(ratios: tuple[float, float, float] | None) -> None:
+    """Raise ConfigError unless they are None or three shares that add up to 1."""
     if ratios is not None and (
         len(ratios) != 3
         or not all(math.isfinite(share) and share >= 0 for share in ratios)
@@ -196,6 +215,9 @@ def _check_wishes(ratios: tuple[float, float, float] | None, need: Collection[st
         raise ConfigError(
             f"expected three shares (train, validation, test) that add up to 1, got {ratios}"
         )
+
+
+def _check_needed(need: Collection[str]) -> None:
     for name in need:
         if name not in SPLITS:
             raise ConfigError(f"expected splits out of {', '.join(SPLITS)}, got {name!r}")
@@ -204,57 +226,104 @@ def _check_wishes(ratios: tuple[float, float, float] | None, need: Collection[st
 # -- splits made here --
 
 
-def _with_splits(
-    drafts: list[Draft],
+def with_splits(
     root: Path,
+    drafts: Sequence[Draft],
+    notes: Iterable[str],
     ratios: tuple[float, float, float] | None,
     seed: int,
-    notes: list[str],
-) -> list[Sample]:
+) -> Samples:
+    """Samples with the splits that their drafts have, or, where none has one, with splits made now.
+
+    Raises:
+        DataError: some have a split and some have none.
+    """
     without = [draft.path for draft in drafts if draft.split is None]
-    if not without:
-        if ratios is not None:
-            notes.append("the data set has its own splits; the ratios were not used")
-        return [_sample(draft, draft.split) for draft in drafts if draft.split]
-    if len(without) < len(drafts):
+    if without and len(without) < len(drafts):
         raise DataError(
             f"expected a split for all rows of {root} or for none, but {len(without)} of "
             f"{len(drafts)} have none: {some(without)}; fill in the column split"
         )
-    shares = ratios or DEFAULT_RATIOS
-    notes.append(
-        "no splits found: split here into train / validation / test as "
-        + " / ".join(f"{share:g}" for share in shares)
-        + f", by label and by group where known, seed {seed}"
-    )
-    return _assign(drafts, shares, seed)
+    notes = list(notes)
+    shares = None
+    if without:
+        shares = ratios or DEFAULT_RATIOS
+        notes.append(
+            f"no splits found: split here into {' / '.join(SPLITS)} as "
+            + " / ".join(f"{share:g}" for share in shares)
+            + f", by label, by generator and by group where known, seed {seed}"
+        )
+        splits: Mapping[str, str | None] = assign_splits(root, drafts, shares, seed)
+    else:
+        if ratios is not None:
+            notes.append("the data set has its own splits; the ratios were not used")
+        splits = {draft.path: draft.split for draft in drafts}
+    rows = [
+        Sample(draft.path, draft.label, split, *draft[3:])
+        for draft in drafts
+        if (split := splits[draft.path])
+    ]
+    return Samples(root, tuple(sorted(rows, key=lambda row: row.path)), tuple(notes), shares)
 
 
-def _sample(draft: Draft, split: str) -> Sample:
-    return Sample(draft.path, draft.label, split, *draft[3:])
+def assign_splits(
+    root: Path,
+    rows: Sequence[_Row],
+    shares: tuple[float, float, float],
+    seed: int,
+) -> dict[str, str]:
+    """Path -> split, in an order that only seed and names decide; splits of the rows do not count.
 
+    Files of the same bytes count as one group with those of their groups, and groups stay whole.
+    Each goes to the split that lacks most of its share. Groups that hold the same labels of the
+    same generators are dealt out separately, so each split gets its share of each; what one kind
+    leaves a split short of, the next kinds make up for.
 
-def _assign(drafts: list[Draft], shares: tuple[float, float, float], seed: int) -> list[Sample]:
-    """Whole groups to splits, in an order that only seed and names decide.
-
-    Each group goes to the split that lacks most of its share; real groups, fake groups and mixed
-    ones are dealt out separately, so each split gets its share of each.
+    Args:
+        root: folder of the files.
+        rows: what is to be split; files that cannot be read are no copies of others.
+        shares: of train, validation and test; they add up to 1.
+        seed: of the order.
     """
-    groups: dict[str, list[Draft]] = defaultdict(list)
-    for draft in drafts:
-        groups[f"g{draft.group}" if draft.group else f"p{draft.path}"].append(draft)
-    strata: dict[frozenset[int], list[str]] = defaultdict(list)
+    groups = _joined(rows, copies(root, rows))
+    strata: dict[tuple[tuple[int, str], ...], list[str]] = defaultdict(list)
     for key, members in groups.items():
-        strata[frozenset(member.label for member in members)].append(key)
-    rows: list[Sample] = []
-    for keys in strata.values():
+        kinds = {(member.label, member.generator or "") for member in members}
+        strata[tuple(sorted(kinds))].append(key)
+    splits: dict[str, str] = {}
+    lacks: dict[frozenset[int], list[float]] = {}
+    for kind, keys in sorted(strata.items()):
         total = sum(len(groups[key]) for key in keys)
-        lack = [share * total if share else -math.inf for share in shares]
+        lack = lacks.setdefault(frozenset(label for label, _ in kind), [0.0] * len(shares))
+        for at, share in enumerate(shares):
+            lack[at] += share * total if share else -math.inf
         for key in sorted(keys, key=lambda key: (_rank(seed, key), key)):
             at = lack.index(max(lack))
             lack[at] -= len(groups[key])
-            rows += [_sample(member, SPLITS[at]) for member in groups[key]]
-    return rows
+            splits |= {member.path: SPLITS[at] for member in groups[key]}
+    return splits
+
+
+def _joined(rows: Sequence[_Row], same: Iterable[Sequence[_Row]]) -> dict[str, list[_Row]]:
+    """The groups, by the least of their names; those that share a file are one."""
+
+    def name(row: _Row) -> str:
+        return f"g{row.group}" if row.group else f"p{row.path}"
+
+    parents: dict[str, str] = {}
+
+    def root_of(key: str) -> str:
+        while (parent := parents.get(key, key)) != key:
+            key = parent
+        return key
+
+    for alike in same:
+        roots = sorted({root_of(name(row)) for row in alike})
+        parents |= dict.fromkeys(roots, roots[0])
+    groups: dict[str, list[_Row]] = defaultdict(list)
+    for row in rows:
+        groups[root_of(name(row))].append(row)
+    return groups
 
 
 def _rank(seed: int, key: str) -> bytes:
@@ -282,7 +351,8 @@ def _check_needs(samples: Samples, need: Collection[str]) -> None:
             )
 
 
-def _check_groups(samples: Samples) -> None:
+def leaks(samples: Samples, noun: str = IMAGES.noun) -> Iterator[str]:
+    """What makes a test result worthless, in words: groups and files in more than one split."""
     splits: dict[str, set[str]] = defaultdict(set)
     for row in samples.rows:
         if row.group is not None:
@@ -293,52 +363,64 @@ def _check_groups(samples: Samples) -> None:
         if len(found) > 1
     ]
     if crossing:
-        raise DataError(
+        yield (
             f"{len(crossing)} groups of {samples.root} are in more than one split, so the test "
             f"result would be worthless: {some(crossing)}; put each "
             "group into one split (the column split of metadata.csv)"
         )
-
-
-def _check_copies(samples: Samples, sizes: dict[str, int]) -> None:
-    """The same bytes in two splits. Only files that share their size are read."""
-    by_size: dict[int, list[Sample]] = defaultdict(list)
-    for row in samples.rows:
-        by_size[sizes[row.path]].append(row)
-    pairs: list[str] = []
-    for size, rows in by_size.items():
-        if size and _crosses(rows):
-            for alike in _alike(samples.root, rows, 2**16):
-                same = [alike] if size <= 2**16 else _alike(samples.root, alike, size)
-                pairs += [_pair(copies) for copies in same]
+    pairs = [_pair(alike) for alike in copies(samples.root, samples.rows, _crosses)]
     if pairs:
-        raise DataError(
-            f"{len(pairs)} images of {samples.root} are in more than one split, so the test result "
+        yield (
+            f"{len(pairs)} {noun} of {samples.root} are in more than one split, so the test result "
             f"would be worthless: {some(sorted(pairs))}; keep each in one split only"
         )
 
 
-def _crosses(rows: list[Sample]) -> bool:
+def copies(
+    root: Path, rows: Iterable[_Row], wanted: Callable[[Sequence[_Row]], bool] = bool
+) -> Iterator[list[_Row]]:
+    """Sets of two or more rows whose files hold the same bytes, without empty files.
+
+    Args:
+        root: folder of the files.
+        rows: of any order, which theirs keep.
+        wanted: of which sets one wants to know; files of the same size are read only if, taken
+            together, they are such a set.
+    """
+    by_size: dict[int, list[_Row]] = defaultdict(list)
+    for row in rows:
+        # What cannot be read stays a sample: the reader of images says what is wrong with it.
+        with suppress(OSError):
+            by_size[os.stat(f"{root}/{row.path}").st_size].append(row)  # noqa: PTH116  (speed)
+
+    def worth(alike: list[_Row]) -> bool:
+        return len(alike) > 1 and wanted(alike)
+
+    for size, members in by_size.items():
+        if size and worth(members):
+            for alike in filter(worth, _alike(root, members, 2**16)):
+                same = [alike] if size <= 2**16 else _alike(root, alike, size)
+                yield from filter(worth, same)
+
+
+def _crosses(rows: Sequence[Sample]) -> bool:
     return any(row.split != rows[0].split for row in rows)
 
 
-def _alike(root: Path, rows: list[Sample], length: int) -> list[list[Sample]]:
-    """Those whose first `length` bytes are the same and that cross splits."""
-    found: dict[bytes, list[Sample]] = defaultdict(list)
+def _alike(root: Path, rows: Iterable[_Row], length: int) -> list[list[_Row]]:
+    """Rows by the first `length` bytes of their files."""
+    found: dict[bytes, list[_Row]] = defaultdict(list)
     for row in rows:
         digest = hashlib.blake2b(digest_size=16)
         left = length
-        try:
-            with open(f"{root}/{row.path}", "rb", buffering=0) as file:  # noqa: PTH123  (speed)
-                while left > 0 and (block := file.read(min(left, 2**20))):
-                    digest.update(block)
-                    left -= len(block)
-        except OSError:
-            continue  # it stays a sample: the reader of images says what is wrong with it
-        found[digest.digest()].append(row)
-    return [alike for alike in found.values() if _crosses(alike)]
+        with suppress(OSError), open(f"{root}/{row.path}", "rb", buffering=0) as file:  # noqa: PTH123
+            while left > 0 and (block := file.read(min(left, 2**20))):
+                digest.update(block)
+                left -= len(block)
+            found[digest.digest()].append(row)
+    return list(found.values())
 
 
-def _pair(copies: list[Sample]) -> str:
-    other = next(row for row in copies if row.split != copies[0].split)
-    return f"{copies[0].path} = {other.path}"
+def _pair(alike: Sequence[Sample]) -> str:
+    other = next(row for row in alike if row.split != alike[0].split)
+    return f"{alike[0].path} = {other.path}"
