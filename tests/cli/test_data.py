@@ -103,7 +103,7 @@ def test_the_groups_with_the_lowest_share_are_named(tmp_path: Path) -> None:
         ["race and gender", "lowest", "B, f", "0.7000", "0.3968-0.8922", "10"],
         ["race and gender", "highest", "A, f", "1.0000", "0.7225-1.0000", "10"],
     ]  # with fewer than ten pictures, a group is not named
-    assert told[head + 6][0].startswith("Crops:")
+    assert told[head + 6][0].startswith("Set:")
 
 
 def test_margin_and_like_choose_the_recipe(source: Path, tmp_path: Path, make_bundle: Make) -> None:
