@@ -24,7 +24,7 @@ FACES = 64
 
 
 def measure(folder: Path, *, few: int = 2_000, many: int = 20_000, size: int = 48) -> list[Row]:
-    """Seconds, pictures/s and anonymous memory of `read_facts` and `judge`.
+    """Seconds, pictures/s and anonymous memory of `read_facts` and `judge`, seconds of `glance`.
 
     Args:
         folder: new; holds the data sets.
@@ -42,14 +42,14 @@ def measure(folder: Path, *, few: int = 2_000, many: int = 20_000, size: int = 4
         found[count] = json.loads(done.stdout)
     part = f"audit, {size} px"
     rows = []
-    for phase in ("read", "judge"):
+    for phase in ("read", "judge", "glance"):
         for count in (few, many):
             against = f"{few:,} samples" if count == many else ""
             value = found[count]["seconds"][phase]
             ratio = (value / found[few]["seconds"][phase],) if count == many else ()
             rows.append(Row(part, f"{phase}, {count:,} samples", "s", (value,), against, ratio))
     for count in (few, many):
-        seconds = sum(found[count]["seconds"].values())
+        seconds = sum(found[count]["seconds"][phase] for phase in ("read", "judge"))
         rows.append(Row(part, f"whole, {count:,} samples", "pictures/s", (count / seconds,)))
     peaks = {count: max(one["memory"].values()) for count, one in found.items()}
     for count, peak in peaks.items():
@@ -81,7 +81,7 @@ def write_faces(root: Path, count: int, size: int) -> None:
 
 def child(root: Path) -> dict[str, Any]:
     """Seconds and peak anonymous memory in MiB of each step."""
-    from bonaface.audit import judge, read_facts
+    from bonaface.audit import glance, judge, read_facts
     from bonaface.samples import load_samples
 
     sampler = Sampler()
@@ -92,7 +92,14 @@ def child(root: Path) -> dict[str, Any]:
     read = time.perf_counter()
     with sampler.phase("judge"):
         judge(facts)
-    seconds = {"read": read - begun, "judge": time.perf_counter() - read}
+    judged = time.perf_counter()
+    with sampler.phase("glance"):  # of at most 2,000 pictures
+        glance(samples)
+    seconds = {
+        "read": read - begun,
+        "judge": judged - read,
+        "glance": time.perf_counter() - judged,
+    }
     memory = {name: phase["anonymous"] for name, phase in sampler.phases.items()}
     return {"seconds": seconds, "memory": memory}
 

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import csv
-import io
+import hashlib
 import json
 import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
 from bonaface import audit as module
-from bonaface.audit import Audit, audit, candidates, jpeg_quality, judge, read_facts, similarity
-from bonaface.drawn import draw_face, write_drawn_set
+from bonaface.audit import Audit, audit, glance, judge, read_facts
+from bonaface.drawn import write_drawn_set
 from bonaface.errors import ConfigError, DataError, MissingExtraError
 from bonaface.metrics import Figure
 from bonaface.samples import load_samples
+from traps import edit, png_fakes, resaved, saved, two_qualities
 
-REAL_DATA = Path(__file__).parents[1] / ".." / "shared" / "data"
 SIZE = 96
 
 
@@ -48,30 +44,6 @@ def finding(result: Audit, name: str) -> module.Finding:
     return one
 
 
-def saved(picture: Image.Image, **how: Any) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, **how)
-    return buffer.getvalue()
-
-
-def resaved(path: Path, quality: int = 50) -> bytes:
-    """At half the size, as JPEG."""
-    with Image.open(path) as picture:
-        half = picture.convert("RGB").resize((picture.width // 2, picture.height // 2))
-    return saved(half, format="JPEG", quality=quality)
-
-
-def edit(root: Path, change: dict[str, dict[str, str]]) -> None:
-    """Change cells of metadata.csv, by file name."""
-    table = root / "metadata.csv"
-    with table.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    with table.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(row | change.get(row["file_name"], {}) for row in rows)
-
-
 # -- traps --
 
 
@@ -92,11 +64,7 @@ def test_a_clean_set_passes(clean: Path) -> None:
 
 
 def test_png_fakes_and_jpeg_reals_are_fatal(trap: Path) -> None:
-    (trap / "metadata.csv").unlink()
-    for path in sorted(trap.glob("*/fake/*.jpg")):
-        with Image.open(path) as picture:
-            path.with_suffix(".png").write_bytes(saved(picture, format="PNG"))
-        path.unlink()
+    png_fakes(trap)
     result = audit(trap)
     assert {"file-shortcut-all", "file-shortcut-test"} <= found(result, "fatal")
     assert finding(result, "file-shortcut-all").evidence["AUC"] == pytest.approx(1.0)
@@ -117,10 +85,7 @@ def test_a_shortcut_in_the_test_split_only_is_fatal(trap: Path) -> None:
 
 
 def test_reals_and_fakes_of_different_quality_are_fatal(trap: Path) -> None:
-    for path in sorted(trap.glob("*/*/*.jpg")):
-        quality = 75 if path.parent.name == "real" else 95
-        with Image.open(path) as picture:
-            path.write_bytes(saved(picture.copy(), format="JPEG", quality=quality))
+    two_qualities(trap)
     result = audit(trap)
     assert "file-shortcut-all" in found(result, "fatal")
     (quality,) = [one for one in result.properties if one.name == "JPEG quality"]
@@ -306,15 +271,15 @@ def test_the_same_set_gives_the_same_result_with_any_number_of_threads(clean: Pa
     assert str(clean) not in json.dumps(one)
 
 
-def test_the_limit_bounds_the_probes_and_not_the_search_for_copies(clean: Path) -> None:
-    calls = []
-    facts = read_facts(
-        load_samples(clean), limit=30, progress=lambda done, total: calls.append((done, total))
-    )
-    assert len(facts.probed) == len(facts.statistics) == 30
-    assert sum(facts.rows[at].label for at in facts.probed) == 15
-    assert len(facts.hashes) == 140
-    assert calls == [(done, 140) for done in range(1, 141)]
+def test_pictures_without_structure_are_no_copies_of_each_other(trap: Path) -> None:
+    for split in ("train", "test"):
+        for at in range(3):
+            grey = Image.new("RGB", (SIZE, SIZE), (40 * at + 9,) * 3)
+            path = trap / split / "real" / f"{at:05d}.jpg"
+            path.write_bytes(saved(grey, format="JPEG", quality=80 + (split == "test")))
+    result = audit(trap, limit=10)
+    assert finding(result, "blank-pictures").evidence == {"pictures": 6}
+    assert "near-copies-across-splits" not in found(result)
 
 
 # -- a shortcut needs an AUC and an interval --
@@ -333,173 +298,56 @@ def test_what_a_probe_needs_to_be_fatal(value: float, low: float | None, expecte
     assert [one.severity for one in module._probe_findings([image])] == ["warning"] * expected
 
 
-# -- near copies --
+# -- at a glance --
 
 
-@pytest.fixture(scope="module")
-def faces() -> list[np.ndarray]:
-    return [draw_face(np.random.default_rng([9, seed]), SIZE).pixels for seed in range(100)]
+def test_a_glance_at_a_clean_set_passes(clean: Path) -> None:
+    samples = load_samples(clean)
+    seen = glance(samples)
+    assert seen.passed
+    assert seen.n == 140
+    assert seen.counts == samples.counts()
+    assert seen.fingerprint == samples.fingerprint()
+    assert seen.line.startswith("audit (cheap part, 140 pictures): the files alone give AUC 0.")
+    assert "no shortcut in them; `bonaface audit DATA`" in seen.line
+    assert "\n" not in seen.line
+    value = seen.to_dict()
+    digest = value.pop("digest")
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    assert digest == hashlib.sha256(text.encode()).hexdigest()
+    assert value["schema_version"] == module.SCHEMA_VERSION
+    assert glance(samples).to_dict()["digest"] == digest
+    assert glance(samples, seed=1).to_dict()["digest"] != digest
 
 
-def read_all(faces: list[bytes], folder: Path) -> Iterator[module._Read]:
-    for at, data in enumerate(faces):
-        path = folder / f"{at}.jpg"
-        path.write_bytes(data)
-        yield module._read(path, False)
+def test_a_glance_finds_the_same_shortcut_as_the_audit(trap: Path) -> None:
+    two_qualities(trap)
+    seen = glance(load_samples(trap))
+    assert not seen.passed
+    assert seen.probe.auc.value == pytest.approx(1, abs=0.01)
+    assert seen.line.startswith("WARNING audit (cheap part, 140 pictures): the files alone tell")
+    assert "a test figure here would be worthless" in seen.line
+    assert "JPEG quality" in seen.line
 
 
-def test_every_re_saved_copy_is_found_and_no_two_faces_are_taken_for_one(
-    faces: list[np.ndarray], tmp_path: Path
+def test_a_glance_decodes_nothing_and_keeps_to_its_limit(
+    trap: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = [saved(Image.fromarray(face), format="JPEG", quality=90) for face in faces]
-    paths = []
-    for at, data in enumerate(first):
-        paths.append(tmp_path / f"first{at}.jpg")
-        paths[-1].write_bytes(data)
-    read = list(read_all([*first, *map(resaved, paths)], tmp_path))
-    hashes = np.array([one.hash for one in read])
-    fine, _ = module.fine_structure(np.stack([one.thumbnail for one in read]))
-    pairs = set()
-    for left, right in candidates(hashes):
-        alike = similarity(fine, left, right) >= module.SIMILAR
-        pairs |= {tuple(sorted(pair)) for pair in zip(left[alike], right[alike], strict=True)}
-    n = len(faces)
-    copies = {(at, at + n) for at in range(n)}
-    assert len(copies - pairs) <= 0.01 * n  # missed
-    assert pairs <= copies  # 19,800 pairs of different faces, none of them taken for a copy
+    (trap / "train/real/00000.jpg").write_bytes(b"no picture")
+    monkeypatch.setattr("bonaface.facts.read_image", None)
+    seen = glance(load_samples(trap))
+    assert (seen.n, seen.unreadable) == (139, 1)
+    assert "139 pictures, 1 unreadable" in seen.line
+    assert glance(load_samples(trap), limit=40).n == 40
+    with pytest.raises(ConfigError, match="limit of at least 1"):
+        glance(load_samples(trap), limit=0)
 
 
-def test_candidates_are_all_pairs_that_differ_in_few_bits() -> None:
-    rng = np.random.default_rng(0)
-    hashes = rng.integers(0, 2**64, 300, dtype=np.uint64)
-    for at in range(1, 200):  # most lie a few bits from another
-        for bit in rng.integers(0, 64, rng.integers(0, 11)):
-            hashes[at] = (
-                hashes[rng.integers(at)] ^ np.uint64(1 << int(bit))
-                if bit % 2
-                else (hashes[at - 1] ^ np.uint64(1 << int(bit)))
-            )
-    seen = [
-        tuple(sorted(pair))
-        for left, right in candidates(hashes)
-        for pair in zip(left.tolist(), right.tolist(), strict=True)
-    ]
-    assert len(seen) == len(set(seen))  # each once
-    bits = np.bitwise_count(hashes[:, None] ^ hashes[None])
-    near = {(i, j) for i, j in zip(*np.nonzero(bits <= 7), strict=True) if i < j}
-    allowed = {(i, j) for i, j in zip(*np.nonzero(bits <= 10), strict=True) if i < j}
-    assert len(near) > 200
-    assert near <= set(seen) <= allowed
-
-
-def test_few_pairs_at_a_time_are_the_same_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
-    hashes = np.random.default_rng(1).integers(0, 1 << 12, 400, dtype=np.uint64)
-
-    def pairs() -> list[tuple[int, int]]:
-        blocks = [np.stack(block, axis=1) for block in candidates(hashes)]
-        return sorted(map(tuple, np.sort(np.concatenate(blocks), axis=1).tolist()))
-
-    whole = pairs()
-    monkeypatch.setattr(module, "_CELLS", 50)
-    assert pairs() == whole
-    assert len(whole) > 1000
-
-
-@pytest.mark.parametrize("kind", [np.uint16, np.uint64])
-def test_bits_are_counted_alike_with_older_numpy(kind: type) -> None:
-    values = np.random.default_rng(2).integers(0, np.iinfo(kind).max, 100, dtype=kind)
-    expected = [int(value).bit_count() for value in values]
-    assert module._table_popcount(values).tolist() == expected
-    assert module._popcount(values).tolist() == expected
-
-
-def test_pictures_without_structure_are_no_copies_of_each_other(trap: Path) -> None:
-    for split in ("train", "test"):
-        for at in range(3):
-            grey = Image.new("RGB", (SIZE, SIZE), (40 * at + 9,) * 3)
-            path = trap / split / "real" / f"{at:05d}.jpg"
-            path.write_bytes(saved(grey, format="JPEG", quality=80 + (split == "test")))
-    result = audit(trap, limit=10)
-    assert finding(result, "blank-pictures").evidence == {"pictures": 6}
-    assert "near-copies-across-splits" not in found(result)
-
-
-def test_many_copies_of_one_picture_cost_no_more_than_others(
-    clean: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    facts = read_facts(load_samples(clean), limit=1)
-    facts.thumbnails[:] = facts.thumbnails[0]
-    facts.hashes[:] = facts.hashes[0]
-    monkeypatch.setattr(module, "similarity", None)  # nothing is compared
-    same = module._find_copies(facts)
-    assert same.leaking.all()
-    assert [len(one.paths) for one in same.copies if one.kind == "near"] == [140]
-
-
-# -- what files tell --
-
-
-@pytest.mark.parametrize("quality", [5, 30, 50, 75, 76, 90, 95, 100])
-@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:0"])
-def test_jpeg_quality_and_subsampling_are_those_it_was_saved_with(
-    quality: int, subsampling: str, tmp_path: Path
-) -> None:
-    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8))
-    path = tmp_path / "a.JPG"
-    exif = Image.Exif()
-    exif[0x010F] = "maker"
-    path.write_bytes(
-        saved(picture, format="JPEG", quality=quality, subsampling=subsampling, exif=exif)
-    )
-    facts = module._read(path, True).file
-    assert (facts.quality, facts.chroma, facts.exif, facts.icc) == (
-        quality,
-        subsampling,
-        True,
-        False,
-    )
-    assert (facts.format, facts.extension, facts.width) == ("JPEG", ".jpg", 32)
-
-
-def test_a_table_that_ijg_never_made_has_the_nearest_quality() -> None:
-    with Image.open(io.BytesIO(saved(Image.new("L", (16, 16)), format="JPEG", quality=80))) as one:
-        table = list(one.quantization[0])
-    table[10] += 1
-    assert jpeg_quality(tuple(table)) == 80
-
-
-def test_statistics_follow_the_picture() -> None:
-    rng = np.random.default_rng(0)
-    smooth = np.full((64, 64, 3), (200, 100, 50), np.uint8)
-    rough = np.clip(smooth + rng.normal(0, 10, smooth.shape), 0, 255).astype(np.uint8)
-    names = module._STATISTICS
-    flat, noisy = (
-        dict(zip(names, module._pixel_statistics(one), strict=True)) for one in (smooth, rough)
-    )
-    assert (flat["mean red"], flat["mean green"], flat["mean blue"]) == (200, 100, 50)
-    assert flat["noise"] == 0
-    # The grey of three independent channels: 10 times the norm of its weights.
-    assert noisy["noise"] == pytest.approx(10 * np.linalg.norm((0.299, 0.587, 0.114)), rel=0.15)
-    assert noisy["spread red"] == pytest.approx(10, rel=0.1)
-    assert noisy["sharpness"] > flat["sharpness"]
-    assert np.isfinite(list(flat.values())).all()
-
-
-def test_the_spectrum_finds_the_frequency() -> None:
-    across = np.arange(64)
-    for ring in range(module._SPECTRUM):
-        frequency = (ring + 0.5) / module._SPECTRUM / 2
-        wave = np.tile(128 + 100 * np.sin(2 * np.pi * frequency * across), (64, 1))
-        assert int(module._spectrum(wave.astype(np.float32)).argmax()) == ring
-
-
-# -- real faces --
-
-
-@pytest.mark.realdata
-@pytest.mark.skipif(not (REAL_DATA / "fairface").is_dir(), reason="no real data here")
-def test_real_faces_are_not_taken_for_each_other() -> None:
-    samples = load_samples(REAL_DATA / "fairface").limit(300)
-    facts = read_facts(samples, limit=1)
-    assert len(facts.rows) == 600
-    assert [one for one in module._find_copies(facts).copies if one.kind == "near"] == []
+def test_a_glance_at_one_class_says_why_there_is_no_figure(clean: Path) -> None:
+    samples = load_samples(clean)
+    fakes = type(samples)(samples.root, tuple(row for row in samples.rows if row.label))
+    seen = glance(fakes)
+    assert seen.passed
+    assert seen.probe.auc.value is None
+    assert "cannot be said (one class only: no real pictures)" in seen.line
+    json.dumps(seen.to_dict(), allow_nan=False)

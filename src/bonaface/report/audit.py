@@ -63,7 +63,13 @@ def _verdict(audit: Audit) -> str:
     warnings = f"{warned} warning{'' if warned == 1 else 's'}"
     if fatal:
         reasons = "one reason" if fatal == 1 else f"{fatal} reasons"
-        return f"A test figure on this data set would be worthless, for {reasons}; {warnings}."
+        verdict = f"A test figure on this data set would be worthless, for {reasons}; {warnings}."
+        if audit.fingerprint is None:
+            return verdict
+        return (
+            f"{verdict} `bonaface audit DATA --fix OUT` writes a copy without copies and leaks, "
+            "both classes saved alike."
+        )
     return f"Nothing was found that makes a test figure on this data set worthless; {warnings}."
 
 
