@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -10,35 +10,13 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 from torch import nn
-from torch.nn import functional
 
-from bonaface.config import TrainConfig
-from bonaface.errors import ConfigError, TrainingError
+from bonaface.errors import TrainingError
 from bonaface.models import onnx, registry, resnet
-from bonaface.preprocess import IMAGENET_MEAN, IMAGENET_STD
+from networks import make, on_meta, refused
 
 NAMES = tuple(registry.MODELS)
-REAL_FILE = Path(__file__).parents[2] / "shared/weights/resnet50v2_imagenet_stages1-3.safetensors"
-
-
-def make(name: str, **options: Any) -> registry.Made:
-    torch.manual_seed(0)
-    return registry.create(TrainConfig(model=name, **options))
-
-
-def on_meta(name: str, **options: Any) -> nn.Module:
-    with torch.device("meta"):
-        return make(name, **options).module
-
-
-def refused(name: str, **options: Any) -> str:
-    with pytest.raises(ConfigError) as caught:
-        make(name, **options)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 # -- every model --------------------------------------------------------------------------------
@@ -207,9 +185,11 @@ def test_unknown_model_lists_the_choices() -> None:
     assert ", ".join(NAMES) in message
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if n != "resnet50v2"])
-def test_stages_belong_to_one_model(name: str) -> None:
-    assert "stages=2" in refused(name, stages=2)
+@pytest.mark.parametrize("name", [n for n in NAMES if n not in {"resnet50v2", "hybrid"}])
+def test_options_belong_to_some_models(name: str) -> None:
+    assert "for resnet50v2 or hybrid only, got stages=2" in refused(name, stages=2)
+    assert "for hybrid only, got depth=resnet18" in refused(name, depth="resnet18")
+    assert "for hybrid only" in refused(name, branches=("rgb",))
 
 
 @pytest.mark.parametrize(("size", "advice"), [(100, 96), (63, 32), (31, 32), (225, 224)])
@@ -233,200 +213,6 @@ def test_learning_rates_and_sizes_by_default() -> None:
         assert adamw.preprocess.size == spec.size
 
 
-# -- resnet50v2 ---------------------------------------------------------------------------------
-
-DEPTHS = (3, 4, 6, 3)
-Tensors = dict[str, torch.Tensor]
-
-
-def gluon_tensors(seed: int) -> Tensors:
-    """A whole network in Gluon's names with random weights, written from the description alone."""
-    generator = torch.Generator().manual_seed(seed)
-    found: Tensors = {}
-
-    def conv(name: str, out: int, into: int, side: int) -> None:
-        weight = torch.randn(out, into, side, side, generator=generator)
-        found[f"{name}_weight"] = (weight / (into * side * side) ** 0.5).half()
-
-    def norm(name: str, width: int) -> None:
-        found[f"{name}_gamma"] = 0.5 + torch.rand(width, generator=generator)
-        found[f"{name}_beta"] = 0.2 * torch.randn(width, generator=generator)
-        found[f"{name}_running_mean"] = 0.2 * torch.randn(width, generator=generator)
-        found[f"{name}_running_var"] = 0.5 + torch.rand(width, generator=generator)
-
-    norm("batchnorm0", 3)
-    conv("conv0", 64, 3, 7)
-    norm("batchnorm1", 64)
-    before = 64
-    for stage, depth in enumerate(DEPTHS, 1):
-        width, convs = 32 * 2**stage, 0
-        for unit in range(depth):
-            shapes = [(width, before, 1), (width, width, 3), (4 * width, width, 1)]
-            for at, into in enumerate((before, width, width)):
-                norm(f"stage{stage}_batchnorm{3 * unit + at}", into)
-            if unit == 0:
-                shapes.append((4 * width, before, 1))
-            for shape in shapes:
-                conv(f"stage{stage}_conv{convs}", *shape)
-                convs += 1
-            before = 4 * width
-    norm("batchnorm2", before)
-    found["dense0_weight"] = torch.zeros(1000, before)
-    found["dense0_bias"] = torch.zeros(1000)
-    return found
-
-
-def gluon_forward(file: Tensors, images: torch.Tensor, stages: int) -> torch.Tensor:
-    """What the stages give, in plain calls with the file's own names."""
-
-    def norm(x: torch.Tensor, name: str) -> torch.Tensor:
-        return functional.batch_norm(
-            x,
-            file[f"{name}_running_mean"],
-            file[f"{name}_running_var"],
-            file[f"{name}_gamma"],
-            file[f"{name}_beta"],
-            training=False,
-            eps=1e-5,
-        )
-
-    def conv(x: torch.Tensor, name: str, stride: int = 1, padding: int = 0) -> torch.Tensor:
-        return functional.conv2d(x, file[f"{name}_weight"].float(), None, stride, padding)
-
-    x = conv(norm(images, "batchnorm0"), "conv0", 2, 3)
-    x = functional.max_pool2d(norm(x, "batchnorm1").relu(), 3, 2, 1)
-    for stage in range(1, stages + 1):
-        convs = norms = 0
-        for unit in range(DEPTHS[stage - 1]):
-            stride = 2 if unit == 0 and stage > 1 else 1
-            name = f"stage{stage}_"
-            inner = norm(x, f"{name}batchnorm{norms}").relu()
-            y = conv(inner, f"{name}conv{convs}")
-            y = norm(y, f"{name}batchnorm{norms + 1}").relu()
-            y = conv(y, f"{name}conv{convs + 1}", stride, 1)
-            y = norm(y, f"{name}batchnorm{norms + 2}").relu()
-            y = conv(y, f"{name}conv{convs + 2}")
-            if unit == 0:
-                x = conv(inner, f"{name}conv3", stride)
-            x = x + y
-            convs, norms = convs + (4 if unit == 0 else 3), norms + 3
-    if stages == 4:
-        x = norm(x, "batchnorm2")
-    return x
-
-
-def features(module: nn.Module, images: torch.Tensor, stages: int) -> torch.Tensor:
-    """The same of our network: what its last stage gives, or its last batch norm if it is whole."""
-    kept: list[torch.Tensor] = []
-    part = module.norm if stages == 4 else module.stages[-1]  # type: ignore[index]
-    with part.register_forward_hook(lambda _m, _i, out: kept.append(out)):  # type: ignore[union-attr]
-        module.eval()(images)
-    return kept[0]
-
-
-def relative(got: torch.Tensor, wanted: torch.Tensor) -> float:
-    return float((got - wanted).abs().max() / wanted.abs().max())
-
-
-@pytest.fixture(scope="module")
-def gluon() -> Tensors:
-    return gluon_tensors(0)
-
-
-@pytest.fixture(scope="module")
-def gluon_file(gluon: Tensors, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Stem and stages 1 to 3, as the file that can be had."""
-    path = tmp_path_factory.mktemp("gluon") / "part.safetensors"
-    rest = ("stage4_", "batchnorm2_", "dense0_")
-    save_file({n: t for n, t in gluon.items() if not n.startswith(rest)}, path)
-    return path
-
-
-@pytest.mark.parametrize("stages", [1, 2, 3, 4])
-def test_gluon_weights_compute_what_the_description_says(
-    gluon: Tensors, tmp_path: Path, stages: int
-) -> None:
-    path = tmp_path / "whole.safetensors"
-    save_file(gluon, path)
-    made = make("resnet50v2", pretrained=str(path), stages=stages)
-    fresh = {"head.weight", "head.bias"}
-    if stages < 4:
-        fresh |= {f"norm.{kind}" for kind in ("weight", "bias", "running_mean", "running_var")}
-    assert set(made.origin["fresh"]) == fresh
-    assert made.architecture["stages"] == stages
-    images = torch.randn(2, 3, 64, 64)
-    with torch.inference_mode():
-        wanted = gluon_forward(gluon, images, stages)
-        got = features(made.module, images, stages)
-        logits = made.module(images)
-    assert 0.1 < wanted.std() < 100
-    assert relative(got, wanted) < 1e-4
-    if stages == 4:
-        head: Any = made.module.head
-        by_hand = wanted.relu().mean((2, 3)) @ head.weight[0] + head.bias
-        torch.testing.assert_close(logits, by_hand, rtol=1e-4, atol=1e-4)
-
-
-def test_a_file_of_three_stages_leaves_the_fourth_fresh(gluon_file: Path) -> None:
-    made = make("resnet50v2", pretrained=str(gluon_file), stages=4)
-    own = dict(made.module.state_dict())
-    fourth = {n for n in own if n.startswith("stages.3.") and not n.endswith("tracked")}
-    assert fourth <= set(made.origin["fresh"])
-    assert not any(n.startswith(("stages.0.", "conv0", "norm0")) for n in made.origin["fresh"])
-    assert made.origin["loaded"] == len(load_file(gluon_file))
-    assert made.origin["weights"] == "part.safetensors"
-
-
-@pytest.mark.realdata
-@pytest.mark.skipif(not REAL_FILE.is_file(), reason="../shared/weights is not here")
-def test_the_real_file() -> None:
-    made = make("resnet50v2", pretrained=str(REAL_FILE))
-    file = load_file(REAL_FILE)
-    assert made.origin["loaded"] == len(file)
-    images = torch.randn(1, 3, 96, 96)
-    with torch.inference_mode():
-        assert relative(features(made.module, images, 3), gluon_forward(file, images, 3)) < 1e-4
-
-
-def rewritten(gluon_file: Path, folder: Path, change: Callable[[Tensors], object]) -> str:
-    tensors = load_file(gluon_file)
-    change(tensors)
-    path = folder / "changed.safetensors"
-    save_file(tensors, path)
-    return str(path)
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        (lambda t: t.update(conv0_weight=torch.zeros(64, 3, 3, 3)), "(64, 3, 7, 7)"),
-        (lambda t: t.update(stage1_conv4_weight=torch.zeros(64, 64, 1, 1)), "stage1_conv4_weight"),
-        (lambda t: t.update({"layer1.0.conv1.weight": torch.zeros(1)}), "layer1.0.conv1.weight"),
-        (lambda t: t.update(stage3_conv19_weight=torch.zeros(1)), "stage3_conv19_weight"),
-        (lambda t: t.update(stage5_conv0_weight=torch.zeros(1)), "stage5_conv0_weight"),
-        (lambda t: t.update(batchnorm3_gamma=torch.zeros(1)), "batchnorm3_gamma"),
-        (lambda t: t.pop("conv0_weight"), "expected the names"),
-        (lambda t: t.clear(), "expected the names"),
-    ],
-)
-def test_gluon_files_that_are_refused(
-    gluon_file: Path, tmp_path: Path, change: Callable[[Tensors], object], words: str
-) -> None:
-    path = rewritten(gluon_file, tmp_path, change)
-    message = refused("resnet50v2", pretrained=path)
-    assert words in message
-    assert path in message
-
-
-def test_gluon_paths_that_are_refused(tmp_path: Path) -> None:
-    assert "nowhere" in refused("resnet50v2", pretrained=str(tmp_path / "nowhere"))
-    assert str(tmp_path) in refused("resnet50v2", pretrained=str(tmp_path))
-    text = tmp_path / "notes.txt"
-    text.write_text("not tensors")
-    assert "notes.txt" in refused("resnet50v2", pretrained=str(text))
-    assert "microsoft/resnet-50" in refused("resnet50v2", pretrained="microsoft/resnet-50")
-
-
 # -- efficientnet_lite0 -------------------------------------------------------------------------
 
 
@@ -448,149 +234,87 @@ def test_efficientnet_weights_and_their_normalisation() -> None:
     assert not torch.equal(fresh["network._conv_stem.weight"], file["_conv_stem.weight"])
 
 
-# -- resnet from a Transformers folder ----------------------------------------------------------
+# -- parts --------------------------------------------------------------------------------------
 
-MEAN, STD = [0.1, 0.2, 0.3], [0.4, 0.5, 0.6]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from transformers import ResNetConfig, ResNetForImageClassification
-
-    path = tmp_path_factory.mktemp("hub") / "resnet18"
-    config = ResNetConfig(
-        layer_type="basic", depths=[2, 2, 2, 2], hidden_sizes=[64, 128, 256, 512], num_labels=5
-    )
-    torch.manual_seed(3)
-    ResNetForImageClassification(config).save_pretrained(path)
-    (path / "preprocessor_config.json").write_text(
-        json.dumps({"image_mean": MEAN, "image_std": STD, "size": {"shortest_edge": 224}})
-    )
-    return path
+PARTS = {
+    "cnn": ["block1", "block2", "block3", "block4", "block5", "head"],
+    **{name: ["stem", "stage1", "stage2", "stage3", "stage4", "head"] for name in resnet.LAYERS},
+    "resnet50v2": ["stem", "stage1", "stage2", "stage3", "head"],
+    "efficientnet_lite0": ["stem", *(f"stage{n}" for n in range(1, 9)), "head"],
+    "hybrid": [
+        *(f"rgb.{part}" for part in ("stem", "stage1", "stage2", "stage3")),
+        *(f"residual.block{n}" for n in range(1, 5)),
+        "head",
+    ],
+}
 
 
-@pytest.fixture
-def copied(folder: Path, tmp_path: Path) -> Path:
-    """A folder that may be changed, file by file; the weights are a link."""
-    path = tmp_path / "copy"
-    path.mkdir()
-    for file in folder.iterdir():
-        if file.suffix == ".safetensors":
-            (path / file.name).symlink_to(file)
-        else:
-            (path / file.name).write_bytes(file.read_bytes())
-    return path
+@pytest.mark.parametrize("name", NAMES)
+def test_stages_hold_every_parameter_once(name: str) -> None:
+    module = on_meta(name)
+    found = registry.stages(module)
+    assert [part for part, _ in found] == PARTS[name]
+    within = set(module.modules())
+    held: list[int] = []
+    for part, modules in found:
+        assert set(modules) <= within, part
+        own = [id(p) for m in modules for p in m.parameters()]
+        assert own, part
+        held += own
+    assert len(held) == len(set(held))
+    assert set(held) == {id(parameter) for parameter in module.parameters()}
 
 
-def test_resnet_from_a_folder(folder: Path) -> None:
-    made = make("resnet18", pretrained=str(folder))
-    file = load_file(folder / "model.safetensors")
-    own = made.module.state_dict()
-    names = [n for n in file if n.startswith("resnet.")]
-    assert len(names) == len([n for n in own if n.startswith("backbone.")]) == 120
-    for name in names:
-        assert torch.equal(own[name.replace("resnet", "backbone", 1)], file[name]), name
-    assert made.preprocess.mean == tuple(MEAN)
-    assert made.preprocess.std == tuple(STD)
-    assert made.origin == {"weights": str(folder)}
-    assert not torch.equal(
-        make("resnet18").module.state_dict()["backbone.embedder.embedder.convolution.weight"],
-        file["resnet.embedder.embedder.convolution.weight"],
-    )
+@pytest.mark.parametrize("name", ["cnn", "resnet18", "resnet50v2", "efficientnet_lite0", "hybrid"])
+def test_stages_are_in_the_order_of_the_data(name: str) -> None:
+    module = on_meta(name, size=64)
+    order: list[str] = []
+
+    def note(part: str) -> Callable[..., None]:
+        return lambda *_: None if part in order else order.append(part)
+
+    for part, modules in registry.stages(module):
+        for each in modules:
+            each.register_forward_pre_hook(note(part))
+    module.eval()(torch.empty(1, 3, 64, 64, device="meta"))
+    # What stands in the head of a pre-activation network, its last batch norm, comes before the
+    # other branch of a hybrid.
+    assert [p for p in order if p != "head"] == PARTS[name][:-1]
+    assert name == "hybrid" or order[-1] == "head"
 
 
 @pytest.mark.parametrize(
-    ("value", "mean", "std"),
+    ("name", "options", "fresh", "joined"),
     [
-        (None, IMAGENET_MEAN, IMAGENET_STD),
-        ({"size": 224}, IMAGENET_MEAN, IMAGENET_STD),
-        ({"do_normalize": False, "image_mean": MEAN, "image_std": STD}, (0, 0, 0), (1, 1, 1)),
+        ("resnet18", {}, ["head"], []),
+        ("hybrid", {}, ["branches.residual", "branches.rgb.norm", "head"], PARTS["hybrid"][4:8]),
+        ("hybrid", {}, ["branches.rgb", "head"], PARTS["hybrid"][:4]),
+        ("hybrid", {}, ["head"], []),
+        ("resnet50v2", {"stages": 4}, ["head", "norm", "stages.3"], ["stage4"]),
     ],
 )
-def test_folders_that_say_less_of_their_normalisation(
-    copied: Path, value: Any, mean: tuple[float, ...], std: tuple[float, ...]
+def test_parts_that_begin_fresh_belong_to_the_head(
+    name: str, options: dict[str, Any], fresh: list[str], joined: list[str]
 ) -> None:
-    file = copied / "preprocessor_config.json"
-    file.unlink()
-    if value is not None:
-        file.write_text(json.dumps(value))
-    got = resnet.normalisation(str(copied)) or (IMAGENET_MEAN, IMAGENET_STD)
-    assert got == (mean, std)
+    module = on_meta(name, **options)
+    before = registry.stages(module)
+    after = registry.stages(module, fresh)
+    assert [part for part, _ in after] == [part for part, _ in before if part not in joined]
+    moved = [each for part, modules in before if part in joined for each in modules]
+    assert after[-1][1] == [*moved, *before[-1][1]]
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "{",
-        "[]",
-        '{"image_mean": [1, 2], "image_std": [1, 1, 1]}',
-        '{"image_mean": 0.5, "image_std": 0.5}',
-    ],
-)
-def test_damaged_preprocessor_configs(copied: Path, text: str) -> None:
-    (copied / "preprocessor_config.json").write_text(text)
-    with pytest.raises(ConfigError, match="copy"):
-        resnet.normalisation(str(copied))
-
-
-def test_folders_of_another_network_are_refused(copied: Path) -> None:
-    assert "[2, 2, 2, 2]" in refused("resnet34", pretrained=str(copied))
-    assert "basic" in refused("resnet50", pretrained=str(copied))
-    file = copied / "config.json"
-    config = json.loads(file.read_text())
-    for key, value in (("downsample_in_bottleneck", True), ("hidden_act", "gelu")):
-        file.write_text(json.dumps(config | {key: value}))
-        assert key in refused("resnet18", pretrained=str(copied))
-    file.write_text(json.dumps(config | {"model_type": "vit"}))
-    assert "got vit" in refused("resnet18", pretrained=str(copied))
-    file.write_text("{}")
-    assert str(copied) in refused("resnet18", pretrained=str(copied))
-
-
-@pytest.fixture
-def verbosity() -> Iterator[None]:
-    from transformers.utils import logging
-
-    level = logging.get_verbosity()
-    yield
-    assert logging.get_verbosity() == level
-
-
-@pytest.mark.usefixtures("verbosity")
-@pytest.mark.parametrize("damage", ["missing tensor", "wrong shape", "not safetensors", "no file"])
-def test_damaged_weights_are_refused(folder: Path, copied: Path, damage: str) -> None:
-    name = "resnet.encoder.stages.1.layers.0.layer.0.convolution.weight"
-    file = copied / "model.safetensors"
-    tensors = (
-        load_file(folder / "model.safetensors")
-        if damage in {"missing tensor", "wrong shape"}
-        else {}
-    )
-    file.unlink()
-    if damage == "missing tensor":
-        del tensors[name]
-    if damage == "wrong shape":
-        tensors[name] = torch.zeros(3, 3)
-    if tensors:
-        save_file(tensors, file, metadata={"format": "pt"})
-    if damage == "not safetensors":
-        file.write_bytes(b"these are no tensors")
-    message = refused("resnet18", pretrained=str(copied))
-    assert str(copied) in message
-    if damage == "missing tensor":
-        assert name.removeprefix("resnet.") in message
-
-
-def test_a_hub_id_without_network_is_refused_at_once(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    import huggingface_hub.constants
-
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    message = refused("resnet18", pretrained="bonaface-tests/not-there")
-    assert "'bonaface-tests/not-there'" in message
-    assert "local folder" in message
+@pytest.mark.parametrize("name", ["cnn", "resnet18", "hybrid"])
+def test_all_but_the_head_can_be_frozen(name: str) -> None:
+    made = make(name, size=32)
+    *rest, (_, head) = registry.stages(made.module)
+    for _, modules in rest:
+        for module in modules:
+            module.requires_grad_(False).eval()
+    made.module(torch.randn(4, 3, 32, 32)).sum().backward()
+    trained = {id(p) for m in head for p in m.parameters()}
+    for parameter in made.module.parameters():
+        assert (parameter.grad is not None) == (id(parameter) in trained)
 
 
 # -- ONNX ---------------------------------------------------------------------------------------

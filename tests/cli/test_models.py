@@ -39,8 +39,8 @@ def test_the_table_agrees_with_json_and_opens_no_weights(
         raise AssertionError("weights were opened")
 
     monkeypatch.setattr(torch, "load", opened)
-    monkeypatch.setattr("bonaface.models.resnet_v2.load_file", opened)
-    monkeypatch.setattr("bonaface.models.resnet._load", opened)
+    for module in ("resnet", "resnet_v2", "efficientnet_lite"):
+        monkeypatch.setattr(f"bonaface.models.{module}.read_tensors", opened)
     monkeypatch.setattr("bonaface.models.resnet.normalisation", opened)
     result = CliRunner().invoke(app, ["models"], env={"COLUMNS": "240"})
     assert result.exit_code == 0, result.output

@@ -7,7 +7,18 @@ from itertools import pairwise
 import torch
 from torch import nn
 
+from bonaface.models.weights import Parts
+
 WIDTHS = (32, 64, 128, 256, 256)
+
+
+def convolution(before: int, after: int) -> list[nn.Module]:
+    """3x3 convolution, batch norm, ReLU: (b, before, h, w) -> (b, after, h, w)."""
+    return [
+        nn.Conv2d(before, after, 3, padding=1, bias=False),
+        nn.BatchNorm2d(after),
+        nn.ReLU(inplace=True),
+    ]
 
 
 class CNN(nn.Module):
@@ -20,16 +31,10 @@ class CNN(nn.Module):
 
     def __init__(self, size: int, dropout: float) -> None:
         super().__init__()
-        channels = (3, *WIDTHS)
         self.features = nn.Sequential(
             *(
-                nn.Sequential(
-                    nn.Conv2d(before, after, 3, padding=1, bias=False),
-                    nn.BatchNorm2d(after),
-                    nn.ReLU(inplace=True),
-                    nn.MaxPool2d(2),
-                )
-                for before, after in pairwise(channels)
+                nn.Sequential(*convolution(before, after), nn.MaxPool2d(2))
+                for before, after in pairwise((3, *WIDTHS))
             )
         )
         side = size // 2 ** len(WIDTHS)
@@ -44,3 +49,8 @@ class CNN(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """float32 (b, 3, size, size) -> logits (b,)."""
         return self.classifier(self.features(images).flatten(1)).squeeze(1)  # type: ignore[no-any-return]
+
+    def parts(self) -> Parts:
+        """block1 to block5, head."""
+        blocks: Parts = [(f"block{n}", [block]) for n, block in enumerate(self.features, 1)]
+        return [*blocks, ("head", [self.classifier])]

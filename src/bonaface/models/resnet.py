@@ -6,19 +6,18 @@ has it in the first 1x1, which saves 6 to 8 % of the multiply-adds.
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Iterator
+import re
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 
+from bonaface.bundle import sha256
 from bonaface.errors import ConfigError
-
-Channels = tuple[float, float, float]
+from bonaface.models.weights import FILES, Channels, Parts, Start, listed, read_tensors
+from bonaface.preprocess import IMAGENET_MEAN, IMAGENET_STD
 
 LAYERS: dict[str, tuple[str, tuple[int, ...], tuple[int, ...]]] = {
     "resnet18": ("basic", (2, 2, 2, 2), (64, 128, 256, 512)),
@@ -29,37 +28,67 @@ LAYERS: dict[str, tuple[str, tuple[int, ...], tuple[int, ...]]] = {
 }
 
 
-class ResNet(nn.Module):
-    """Transformers' ResNet, global average pooling, dropout, one linear layer.
+class Trunk(nn.Module):
+    """Transformers' ResNet and global average pooling.
+
+    Args:
+        name: a key of `LAYERS`.
+    """
+
+    def __init__(self, name: str) -> None:
+        from transformers import ResNetModel
+
+        super().__init__()
+        self.width = LAYERS[name][2][-1]
+        self.backbone = ResNetModel(_config(name))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """float32 (b, 3, h, w) -> features (b, width)."""
+        return self.backbone(images).pooler_output.flatten(1)  # type: ignore[no-any-return]
+
+    def parts(self) -> Parts:
+        """stem, stage1 to stage4."""
+        stages = enumerate(self.backbone.encoder.stages, 1)
+        return [("stem", [self.backbone.embedder]), *((f"stage{n}", [s]) for n, s in stages)]
+
+
+class ResNet(Trunk):
+    """The trunk, dropout, one linear layer.
 
     Args:
         name: a key of `LAYERS`.
         dropout: before the linear layer.
-        pretrained: Hub id or local folder in Transformers' format; None: from scratch.
-
-    Raises:
-        ConfigError: the weights cannot be had, or are of another architecture.
     """
 
-    def __init__(self, name: str, dropout: float, pretrained: str | None = None) -> None:
-        from transformers import ResNetConfig, ResNetModel
-
-        super().__init__()
-        layer, depths, widths = LAYERS[name]
-        config = ResNetConfig(
-            layer_type=layer, depths=list(depths), hidden_sizes=list(widths), embedding_size=64
-        )
-        if pretrained is None:
-            self.backbone = ResNetModel(config)
-        else:
-            self.backbone = _load(name, config, pretrained)
+    def __init__(self, name: str, dropout: float) -> None:
+        super().__init__(name)
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(widths[-1], 1)
+        self.head = nn.Linear(self.width, 1)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """float32 (b, 3, h, w) -> logits (b,)."""
-        features = self.backbone(images).pooler_output.flatten(1)
-        return self.head(self.dropout(features)).squeeze(1)  # type: ignore[no-any-return]
+        return self.head(self.dropout(super().forward(images))).squeeze(1)  # type: ignore[no-any-return]
+
+    def parts(self) -> Parts:
+        """stem, stage1 to stage4, head."""
+        return [*super().parts(), ("head", [self.dropout, self.head])]
+
+
+def read(name: str, pretrained: str) -> Start:
+    """Weights of a ResNet: a file in known names, a Transformers folder, or a Hub id.
+
+    Raises:
+        ConfigError: they cannot be had, or are of another architecture.
+    """
+    path = Path(pretrained)
+    if path.is_file():
+        return _of_file(name, path)
+    if not path.is_dir() and (path.suffix in FILES or not _HUB_ID.fullmatch(pretrained)):
+        raise ConfigError(
+            f"expected a file, a folder or a Hub id with weights of {name}, got {pretrained!r}, "
+            "which is not there; check the path"
+        )
+    return _of_hub(name, pretrained)
 
 
 def normalisation(pretrained: str) -> tuple[Channels, Channels] | None:
@@ -93,43 +122,104 @@ _SAME = (
 )
 
 
-def _load(name: str, config: Any, pretrained: str) -> nn.Module:
-    from transformers import AutoConfig, ResNetModel
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_BLOCK = re.compile(r"layer(\d+)\.(\d+)\.(?:(conv|bn)(\d)|downsample\.([01]))\.(\w+)")
+_OPTIONAL = ("head.",)
+_STEM = {"conv1": "embedder.embedder.convolution", "bn1": "embedder.embedder.normalization"}
 
-    try:
-        found = AutoConfig.from_pretrained(pretrained)
-        for key in _SAME:
-            got, wanted = getattr(found, key, None), getattr(config, key)
-            if got != wanted:
-                raise ConfigError(
-                    f"expected weights of {name} in {pretrained!r}, with {key} {wanted}, got "
-                    f"{got}; name the model that they belong to"
-                )
-        with _quiet():
-            model, info = ResNetModel.from_pretrained(
-                pretrained, use_safetensors=True, output_loading_info=True
-            )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise _unavailable(pretrained, error) from error
-    if info["missing_keys"]:
+
+def _config(name: str) -> Any:
+    from transformers import ResNetConfig
+
+    layer, depths, widths = LAYERS[name]
+    return ResNetConfig(
+        layer_type=layer, depths=list(depths), hidden_sizes=list(widths), embedding_size=64
+    )
+
+
+def _of_file(name: str, path: Path) -> Start:
+    tensors = read_tensors(path)
+    mean, std = IMAGENET_MEAN, IMAGENET_STD
+    if any(_BLOCK.fullmatch(key) for key in tensors):
+        names, rename = "torchvision", _torchvision
+    elif any(key.removeprefix("resnet.").startswith("encoder.stages.") for key in tensors):
+        names, rename = "transformers", _transformers
+        mean, std = normalisation(str(path.parent)) or (mean, std)
+    else:
         raise ConfigError(
-            f"expected all weights of {name} in {pretrained!r}, got none for "
-            f"{min(info['missing_keys'])!r}; name a complete folder"
+            f"expected weights of {name} in the names of torchvision, timm or Transformers in "
+            f"{str(path)!r}, got {listed(tensors)}; name another file, or a bundle's folder"
         )
-    return model  # type: ignore[no-any-return]
+    return Start(
+        tensors,
+        rename,
+        network=name,
+        source=str(path),
+        origin={"weights": path.name, "format": names, "sha256": sha256(path)},
+        mean=mean,
+        std=std,
+        optional=_OPTIONAL,
+    )
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the table of weights that a detector has no use for, such as the 1000 classes."""
-    from transformers.utils import logging
+def _of_hub(name: str, pretrained: str) -> Start:
+    from transformers import AutoConfig
+    from transformers.utils.hub import cached_file
 
-    level = logging.get_verbosity()
-    logging.set_verbosity_error()
     try:
-        yield
-    finally:
-        logging.set_verbosity(level)
+        found, wanted = AutoConfig.from_pretrained(pretrained), _config(name)
+        for key in _SAME:
+            if getattr(found, key, None) != getattr(wanted, key):
+                raise ConfigError(
+                    f"expected weights of {name} in {pretrained!r}, with {key} "
+                    f"{getattr(wanted, key)}, got {getattr(found, key, None)}; name the model "
+                    "that they belong to"
+                )
+        files = (
+            cached_file(pretrained, file, _raise_exceptions_for_missing_entries=False)
+            for file in ("model.safetensors", "pytorch_model.bin")
+        )
+        path = next((Path(file) for file in files if file is not None), None)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise _unavailable(pretrained, error) from error
+    if path is None:
+        raise _unavailable(pretrained, FileNotFoundError("it has no model.safetensors"))
+    mean, std = normalisation(pretrained) or (IMAGENET_MEAN, IMAGENET_STD)
+    return Start(
+        read_tensors(path),
+        _transformers,
+        network=name,
+        source=pretrained,
+        origin={"weights": pretrained, "format": "transformers", "sha256": sha256(path)},
+        mean=mean,
+        std=std,
+        optional=_OPTIONAL,
+    )
+
+
+def _transformers(name: str) -> str | None:
+    """The classifier of 1000 has no place in a detector."""
+    if name.startswith("classifier."):
+        return None
+    return f"backbone.{name.removeprefix('resnet.')}"
+
+
+def _torchvision(name: str) -> str | None:
+    """Names of torchvision, which are timm's too."""
+    if name.startswith("fc."):
+        return None
+    layer, _, kind = name.rpartition(".")
+    if layer in _STEM:
+        return f"backbone.{_STEM[layer]}.{kind}"
+    match = _BLOCK.fullmatch(name)
+    if match is None:
+        return name
+    stage, block, part, index, shortcut, kind = match.groups()
+    at = f"backbone.encoder.stages.{int(stage) - 1}.layers.{block}"
+    if shortcut is not None:
+        return f"{at}.shortcut.{('convolution', 'normalization')[int(shortcut)]}.{kind}"
+    type_ = "convolution" if part == "conv" else "normalization"
+    return f"{at}.layer.{int(index) - 1}.{type_}.{kind}"
 
 
 def _channels(values: Any) -> Channels:
@@ -140,6 +230,6 @@ def _channels(values: Any) -> Channels:
 def _unavailable(pretrained: str, error: Exception) -> ConfigError:
     first = (str(error).splitlines() or [""])[0]
     return ConfigError(
-        f"expected a Transformers folder or Hub id with safetensors weights, got {pretrained!r} "
+        f"expected a bundle, a Transformers folder or a Hub id with weights, got {pretrained!r} "
         f"({first}); check the name and the network, or name a local folder"
     )

@@ -9,14 +9,16 @@ import re
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
 
+from bonaface.bundle import sha256
 from bonaface.errors import ConfigError
+from bonaface.models.weights import Parts, Start, listed, read_tensors
+from bonaface.preprocess import IMAGENET_MEAN, IMAGENET_STD
 
 DEPTHS = (3, 4, 6, 3)
+CUT = 3  # stages unless told otherwise: the ImageNet weights that can be had end there
 
 
 class Unit(nn.Module):
@@ -42,15 +44,14 @@ class Unit(nn.Module):
         return y + kept  # type: ignore[no-any-return]
 
 
-class ResNet50V2(nn.Module):
-    """Pre-activation ResNet-50, cut after a number of stages, with one linear layer.
+class Trunk(nn.Module):
+    """Pre-activation ResNet-50, cut after a number of stages, with global average pooling.
 
     Args:
         stages: how many of the four stages to use.
-        dropout: before the linear layer.
     """
 
-    def __init__(self, stages: int, dropout: float) -> None:
+    def __init__(self, stages: int) -> None:
         super().__init__()
         self.norm0 = nn.BatchNorm2d(3)
         self.conv0 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
@@ -67,64 +68,79 @@ class ResNet50V2(nn.Module):
                 before = 4 * width
             self.stages.append(nn.Sequential(*units))
         self.norm = nn.BatchNorm2d(before)
-        self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(before, 1)
+        self.width = before
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """float32 (b, 3, h, w) -> logits (b,)."""
+        """float32 (b, 3, h, w) -> features (b, width)."""
         x = self.conv0(self.norm0(images))
         x = self.pool(functional.relu(self.norm1(x)))
         for stage in self.stages:
             x = stage(x)
-        x = functional.relu(self.norm(x)).mean((2, 3))
-        return self.head(self.dropout(x)).squeeze(1)  # type: ignore[no-any-return]
+        return functional.relu(self.norm(x)).mean((2, 3))
+
+    def parts(self) -> Parts:
+        """stem, one for each stage, head: the last batch norm, which knows the cut alone."""
+        return [
+            ("stem", [self.norm0, self.conv0, self.norm1]),
+            *((f"stage{n}", [stage]) for n, stage in enumerate(self.stages, 1)),
+            ("head", [self.norm]),
+        ]
 
 
-def load_imagenet(model: ResNet50V2, path: Path) -> dict[str, list[str]]:
-    """Fill the model from a safetensors file in Gluon's names, as far as the file goes.
+class ResNet50V2(Trunk):
+    """The trunk, dropout, one linear layer.
 
-    What belongs to stages that the model was cut before, and the 1000 classes, is passed over.
+    Args:
+        stages: how many of the four stages to use.
+        dropout: before the linear layer.
+    """
 
-    Returns:
-        ``loaded`` and ``fresh``: names of the model's tensors that came from the file, or not.
+    def __init__(self, stages: int, dropout: float) -> None:
+        super().__init__(stages)
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(self.width, 1)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """float32 (b, 3, h, w) -> logits (b,)."""
+        return self.head(self.dropout(super().forward(images))).squeeze(1)  # type: ignore[no-any-return]
+
+    def parts(self) -> Parts:
+        """stem, one for each stage, head."""
+        *stages, (name, last) = super().parts()
+        return [*stages, (name, [*last, self.dropout, self.head])]
+
+
+def read(stages: int, pretrained: str) -> Start:
+    """A file in Gluon's names, for a network of so many stages, as far as the file goes.
+
+    What belongs behind the cut, and the 1000 classes, is passed over.
 
     Raises:
-        ConfigError: the file is not that, or a tensor has another shape.
+        ConfigError: the file cannot be read, or is of another network.
     """
-    try:
-        found = load_file(path)
-    except (OSError, SafetensorError) as error:
+    path = Path(pretrained)
+    tensors = read_tensors(path)
+    held = {match[1] for name in tensors if (match := _NAME.fullmatch(name)) and match[1]}
+    if "1" not in held:
         raise ConfigError(
-            f"expected a safetensors file of a pre-activation ResNet-50, got {str(path)!r} "
-            f"({error}); name another file"
-        ) from error
-    own = model.state_dict()
-    mapped: dict[str, torch.Tensor] = {}
-    foreign = []
-    for name, tensor in found.items():
-        if _left_out(name, len(model.stages)):
-            continue
-        target = _target(name)
-        if target not in own:
-            foreign.append(name)
-        else:
-            if own[target].shape != tensor.shape:
-                raise ConfigError(
-                    f"expected shape {tuple(own[target].shape)} for {name!r} in {str(path)!r}, "
-                    f"got {tuple(tensor.shape)}; name a file of a pre-activation ResNet-50"
-                )
-            mapped[target] = tensor.float()
-    if foreign or "conv0.weight" not in mapped:
-        raise ConfigError(
-            f"expected the names of a pre-activation ResNet-50 in {str(path)!r}, got "
-            f"{', '.join(sorted(foreign or found)[:5])} ...; name another file"
+            f"expected a pre-activation ResNet-50 in Gluon's names in {pretrained!r}, got "
+            f"{listed(tensors)}; name another file, or a bundle's folder"
         )
-    model.load_state_dict(mapped, strict=False)
-    fresh = [n for n in own if n not in mapped and not n.endswith("num_batches_tracked")]
-    return {"loaded": sorted(mapped), "fresh": sorted(fresh)}
+    absent = [n for n in range(1, len(DEPTHS) + 1) if str(n) not in held]
+    whole = stages == len(DEPTHS) and not absent
+    return Start(
+        tensors,
+        rename=lambda name: None if _left_out(name, stages) else _target(name),
+        network=f"resnet50v2 with {stages} stages",
+        source=pretrained,
+        origin={"weights": path.name, "format": "gluon", "sha256": sha256(path)},
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        optional=("head.", *(() if whole else ("norm.",)), *(f"stages.{n - 1}." for n in absent)),
+    )
 
 
 _KIND = {
@@ -137,8 +153,6 @@ _KIND = {
 _NAME = re.compile(
     r"(?:stage(\d)_)?(conv|batchnorm)(\d+)_(weight|gamma|beta|running_mean|running_var)"
 )
-
-
 _CLASSES = {"dense0_weight", "dense0_bias"}
 
 
@@ -153,15 +167,15 @@ def _left_out(name: str, stages: int) -> bool:
     return stages < int(match[1]) <= len(DEPTHS)
 
 
-def _target(name: str) -> str | None:
+def _target(name: str) -> str:
     """Gluon counts convolutions and batch norms through a stage; we count units."""
     match = _NAME.fullmatch(name)
     if match is None:
-        return None
+        return name
     stage, layer, index, kind = match[1], match[2], int(match[3]), _KIND[match[4]]
     if stage is None:
         top = {"conv0": "conv0", "batchnorm0": "norm0", "batchnorm1": "norm1", "batchnorm2": "norm"}
-        return f"{top.get(layer + match[3])}.{kind}"
+        return f"{top.get(layer + match[3], layer)}.{kind}"
     if layer == "conv" and index == 3:
         return f"stages.{int(stage) - 1}.0.shortcut.{kind}"
     if layer == "conv" and index > 3:
