@@ -184,6 +184,7 @@ def test_limit_scores_that_many_and_says_so(data):
     found = evaluate(Shade(), samples, limit=20, resamples=0)
     assert (found.data.real, found.data.fake) == (10, 10)
     assert any("20 of the split's 50" in note for note in found.notes)
+    assert any("audit (cheap part, 50 pictures)" in note for note in found.notes)
     assert found.data.fingerprint == samples.fingerprint()
     assert found.data.scored_fingerprint != found.data.fingerprint
     assert not any("Only" in n for n in evaluate(Shade(), samples, limit=999, resamples=0).notes)

@@ -262,6 +262,10 @@ def test_the_whole_path_gives_a_bundle_that_scores(data, tmp_path):
     bundle = train(broken, out, config, watch=Listen())
     assert any("00003.jpg: empty" in note for note in notes)
     assert bundle.card.data["unreadable"].keys() == {"train/real/00003.jpg"}
+    looked = bundle.card.data["audit"]
+    assert looked["counts"].keys() == {"train", "validation"}, "the test split is not looked at"
+    assert looked["digest"] in (out / "README.md").read_text()
+    assert any(note.startswith("audit (cheap part, 55 pictures, 1 unread") for note in notes)
     assert load_bundle(out).card == bundle.card
     for name in ("history.csv", "learning_curves.svg", "config.toml"):
         assert (out / "training" / name).stat().st_size
@@ -364,6 +368,22 @@ def test_forged_faces_join_and_a_stopped_run_resumes_bit_equal(
         train(data, tmp_path / "run", FORGE, watch=press)
     train(data, tmp_path / "run", FORGE, resume=True)
     assert_same_run(tmp_path / "whole", tmp_path / "run")
+
+
+def test_a_shortcut_in_the_files_is_said_before_anything_is_trained(tmp_path, no_export):
+    folder = tmp_path / "data"
+    write_drawn_set(folder, {"train": 20, "validation": 8}, seed=1, size=40)
+    for path in folder.glob("*/fake/*"):
+        Image.open(path).save(path, "JPEG", quality=50)
+    notes = []
+    watch = Watch()
+    watch.note = notes.append
+    watch.stepped = lambda *_: (_ for _ in ()).throw(Stop)
+    with pytest.raises(Stop):
+        train(folder, tmp_path / "run", CONFIG, watch=watch)
+    (line,) = [note for note in notes if "audit" in note]
+    assert line.startswith("WARNING")
+    assert "JPEG quality" in line or "JPEG tables" in line or "bytes per pixel" in line
 
 
 def test_without_fakes_in_train_the_forged_are_all_there_is(tmp_path, no_export, every_face):

@@ -46,7 +46,7 @@ class Card(_Strict):
         calibration: fitted on validation.
         operating_points: by name; balanced, fake_above and real_below.
         validation: figures on the validation split, with intervals.
-        data: fingerprint and counts of what it was trained on.
+        data: fingerprint and counts of what it was trained on, and the cheap part of its audit.
         training: the configuration, the seed, the epoch that was kept, what weights it began with.
         parity: largest difference between the ONNX and the trained network's logits.
         versions: of the libraries that made it.
@@ -314,7 +314,7 @@ Data fingerprint `{card.data["fingerprint"]}`, seed {card.training["config"]["se
 | split | real | fake |
 |---|---|---|
 {counts}
-
+{_audit(card)}
 ## Validation
 With 95 % intervals, resampled by group. These figures chose the epoch, the calibration and the
 thresholds, so they flatter; quote the test figures of `bonaface evaluate`.
@@ -336,6 +336,16 @@ It knows the forgeries and the sources above. On others it may be no better than
 on your own pictures with `bonaface evaluate` before you rely on it. Never decide about a person on
 this score alone; ask for the original file.
 """
+
+
+def _audit(card: Card) -> str:
+    found = card.data.get("audit")
+    if found is None:
+        return ""
+    return (
+        "\nHow well the files alone tell these fakes from reals, without a face (AUC; 0.5: not at "
+        f"all): {_cell(found['probe']['auc'])}. Audit `{found['digest']}`.\n"
+    )
 
 
 def _cell(figure: dict[str, Any]) -> str:

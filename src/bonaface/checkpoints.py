@@ -15,7 +15,7 @@ from bonaface.errors import ConfigError, TrainingError
 from bonaface.files import atomic_path
 from bonaface.history import Epoch
 
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,9 +55,13 @@ class TrainConfig(Config):
 
     Attributes:
         model: a name from `bonaface models`.
-        pretrained: file, folder or Hub id of weights to begin with; None: from scratch.
+        pretrained: bundle, file, folder or Hub id of weights to begin with; None: from scratch.
         size: side of the input in pixels.
         stages: for resnet50v2, how many of its four stages to use.
+        branches: for hybrid, out of rgb and residual; None: both.
+        depth: for hybrid, the network of its branch rgb; None: resnet50v2.
+        freeze: none trains all, backbone the head alone, staged one stage after the other from the
+            head on (`bonaface.freezing`).
         dropout: share of features dropped before the last layer.
         epochs: passes over the training split, at most.
         batch_size: images per step.
@@ -81,6 +85,11 @@ class TrainConfig(Config):
     pretrained: str | None = None
     size: int | None = Field(default=None, ge=16, le=1024)
     stages: int | None = Field(default=None, ge=1, le=4)
+    branches: (
+        Annotated[tuple[Literal["rgb", "residual"], ...], Field(strict=False, min_length=1)] | None
+    ) = None
+    depth: Literal["resnet18", "resnet34", "resnet50", "resnet50v2"] | None = None
+    freeze: Literal["none", "backbone", "staged"] = "none"
     dropout: float = Field(default=0.3, ge=0, lt=1)
     epochs: int = Field(default=10, ge=1, le=10_000)
     batch_size: int = Field(default=32, ge=2, le=4096)

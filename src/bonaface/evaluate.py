@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, create_model
 
 from bonaface import __version__
+from bonaface.audit import glance
 from bonaface.bundle import Bundle, first_problem, sha256
 from bonaface.calibration import Calibration, OperatingPoint
 from bonaface.errors import DataError, ImageError
@@ -266,7 +267,7 @@ def evaluate(
     measure = partial(figures, resamples=resamples, seed=seed)
     attacks = apcer_by_generator(scores, point.threshold, resamples=resamples, seed=seed)
     found = {key: measure(scores, p.threshold) for key, p in facts.operating_points.items()}
-    notes = list(samples.notes)
+    notes = [*samples.notes, glance(within).line]
     if len(chosen) < len(within):
         notes.append(
             f"Only {len(chosen)} of the split's {len(within)} samples were scored, chosen at "

@@ -24,6 +24,7 @@ from sklearn.metrics import roc_auc_score
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 import bonaface
+from bonaface.audit import Glance, glance
 from bonaface.augment import recipe
 from bonaface.batches import Batches, PixelCache, open_cache
 from bonaface.bundle import Bundle, Card, finish_bundle
@@ -36,6 +37,7 @@ from bonaface.errors import ConfigError, TrainingError
 from bonaface.faces import CenterFace, open_finder
 from bonaface.files import write_text
 from bonaface.forge import KINDS, check_kinds
+from bonaface.freezing import Freezing
 from bonaface.history import Epoch, TensorBoard, overfitting_from, write_history
 from bonaface.metrics import figures
 from bonaface.mixing import FACES, Mix, find_faces
@@ -90,6 +92,7 @@ class Run:
     fingerprint: str
     workers: int
     watch: Watch
+    looked: Glance
     mix: Mix | None = None
 
     @property
@@ -163,7 +166,9 @@ def train(
         path, reason = next(iter(cache.unreadable.items()))
         watch.note(f"{len(cache.unreadable)} pictures cannot be read ({path}: {reason}, ...)")
     workers = max(1, processor_count() // 2) if workers is None else workers
-    run = Run(out, config, made, cache, samples, samples.fingerprint(), workers, watch)
+    looked = glance(used)
+    watch.note(looked.line)
+    run = Run(out, config, made, cache, samples, samples.fingerprint(), workers, watch, looked)
     try:
         if config.forge:
             run = replace(run, mix=_mix(run, kinds))
@@ -185,22 +190,21 @@ def fit(run: Run, *, resume: bool) -> State:
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     fabric = Fabric(accelerator="auto", devices=1, precision=_precision(config))
     network: torch.nn.Module = run.made.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    memory = _optimizer(run.made, config)
+    freezing = Freezing(run.made.stages(), config.freeze, config.epochs)
+    memory = _optimizer(run.made, config, freezing)
     # Fabric's wrappers compute; what is saved, loaded and set belongs to the plain objects, after
     # they have moved to the device.
     module, optimizer = fabric.setup(network, memory)
-    state = State()
-    if resume and run.last.is_file():
-        state = load(run.last, network, memory, run.note())
+    goes_on = resume and run.last.is_file()
+    state = load(run.last, network, memory, run.note()) if goes_on else State()
     board = TensorBoard(run.folder / "tensorboard", len(state.history))
 
     with _stop_requested() as stop:
         while state.epoch < config.epochs and not _patience_is_over(state, config):
             begun, images = time.perf_counter(), 0
-            module.train()
+            freezing.apply(network, state.epoch)
             for batch in batches.shuffled(state.epoch, state.step):
-                for group in memory.param_groups:
-                    group["lr"] = _rate(run, len(batches), state.epoch, state.step)
+                _set_rate(memory, _rate(run, len(batches), state.epoch, state.step))
                 # Keyed by the step, so that dropout is the same after a resume.
                 torch.manual_seed(_step_seed(config.seed, state))
                 inputs, labels = fabric.to_device((batch.images, batch.labels))
@@ -249,7 +253,7 @@ def fit(run: Run, *, resume: bool) -> State:
             board.add(row)
             watch.epoch_ended(row, better)
     board.close()
-    load_weights(run.best, network)
+    load_weights(run.best, network.requires_grad_())
     return state
 
 
@@ -326,6 +330,7 @@ def _finish(run: Run, state: State) -> Bundle:
             "ratios": None if samples.ratios is None else list(samples.ratios),
             "counts": samples.counts(),
             "unreadable": cache.unreadable,
+            "audit": run.looked.to_dict(),
         },
         training={
             "config": config.model_dump(exclude_none=True),
@@ -477,18 +482,27 @@ def _rate(run: Run, steps: int, epoch: int, step: int) -> float:
     return peak * schedule(epoch * steps + step, run.config.epochs * steps, run.config.warmup)
 
 
-def _optimizer(made: registry.Made, config: TrainConfig) -> torch.optim.Optimizer:
+def _optimizer(
+    made: registry.Made, config: TrainConfig, freezing: Freezing
+) -> torch.optim.Optimizer:
     # Norms and biases are not decayed: they do not grow with the number of weights.
-    decayed = [p for p in made.module.parameters() if p.ndim > 1]
-    plain = [p for p in made.module.parameters() if p.ndim <= 1]
+    parts: dict[tuple[float, bool], list[torch.nn.Parameter]] = {}
+    for module, share in freezing.rates():
+        for parameter in module.parameters():
+            parts.setdefault((share, parameter.ndim > 1), []).append(parameter)
     groups: list[dict[str, Any]] = [
-        {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": plain, "weight_decay": 0.0},
+        {"params": some, "share": share, "weight_decay": config.weight_decay if decayed else 0.0}
+        for (share, decayed), some in parts.items()
     ]
     lr = config.lr or made.lr
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=lr, momentum=0.9, nesterov=True)
     return torch.optim.AdamW(groups, lr=lr)
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["share"]
 
 
 def _precision(config: TrainConfig) -> Any:

@@ -14,7 +14,10 @@ def train(
     model: Annotated[str | None, typer.Option(help="A name from `bonaface models` [cnn].")] = None,
     config: Annotated[Path | None, typer.Option(help="TOML of settings; options win.")] = None,
     pretrained: Annotated[
-        str | None, typer.Option(help="File, folder or Hub id of weights to begin with.")
+        str | None, typer.Option(help="Bundle, file, folder or Hub id of weights to begin with.")
+    ] = None,
+    freeze: Annotated[
+        str | None, typer.Option(help="none, backbone (head alone) or staged [none].")
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training split [10].")] = None,
     size: Annotated[int | None, typer.Option(help="Input side in pixels [the model's].")] = None,
@@ -37,6 +40,13 @@ def train(
         str | None, typer.Option(metavar="A,B", help="self_blend, swap, resample, inpaint [all].")
     ] = None,
     stages: Annotated[int | None, typer.Option(help="Of resnet50v2, 1 to 4 [3].")] = None,
+    branches: Annotated[
+        str | None, typer.Option(metavar="A,B", help="Of hybrid: rgb, residual [both].")
+    ] = None,
+    depth: Annotated[
+        str | None,
+        typer.Option(help="Of hybrid: resnet18, resnet34, resnet50 or resnet50v2 [resnet50v2]."),
+    ] = None,
     monitor: Annotated[
         str | None, typer.Option(help="auc, accuracy or loss, on validation [auc].")
     ] = None,
@@ -61,8 +71,9 @@ def train(
     from bonaface.training import train as run
 
     overrides = {name: given[name] for name in TrainConfig.model_fields}
-    if forge_kinds is not None:
-        overrides["forge_kinds"] = tuple(name.strip() for name in forge_kinds.split(","))
+    for several in ("forge_kinds", "branches"):
+        if overrides[several] is not None:
+            overrides[several] = tuple(name.strip() for name in overrides[several].split(","))
     settings = TrainConfig.read(config, **overrides)
     try:
         with terminal_watch() as watch:
