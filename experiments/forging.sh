@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The runs of RESULTS.md with forged faces, after spine.sh and photos.sh (sg-v2-flip, fs-v2-128 and
-# the crops of portraits_sd3 and fairface). DATA holds the sets, WEIGHTS the ImageNet weights. About two hours on
-# two cores.
+# the crops of portraits_sd3 and fairface). DATA holds the sets, WEIGHTS the ImageNet weights. About an
+# hour and a half on two cores.
 set -euo pipefail
 DATA=${DATA:-../shared/data}
 WEIGHTS=${WEIGHTS:-../shared/weights/resnet50v2_imagenet_stages1-3.safetensors}
@@ -39,3 +39,28 @@ for name in fs-v2-128 fs-forge fs-sbi sg-v2-flip sg-forge sg-sbi; do
 done
 bonaface compare runs/fs-{v2-128,forge,sbi}/evaluations/faceswap-test --out runs/compare-fs-forge
 bonaface compare runs/sg-{v2-flip,forge,sbi}/evaluations/stylegan-test --out runs/compare-sg-forge
+
+# Sets of fakes only against the reals of fairface.
+python - <<'PYTHON'
+from pathlib import Path
+
+import numpy as np
+
+from bonaface.metrics import figures
+from bonaface.scores import Scores, read_scores
+
+for name in ("fs-v2-128", "fs-forge", "fs-sbi", "sg-v2-flip", "sg-forge", "sg-sbi"):
+    folder = Path("runs", name, "evaluations")
+    reals = read_scores(folder / "fairface-crops-test" / "scores.csv")
+    for data in ("generated", "portraits_sd3-crops"):
+        fakes = read_scores(folder / f"{data}-test" / "scores.csv")
+        both = Scores(
+            (*(f"real/{path}" for path in reals.path), *(f"fake/{path}" for path in fakes.path)),
+            *(
+                np.concatenate([getattr(reals, key), getattr(fakes, key)])
+                for key in ("label", "score", "logit")
+            ),
+            {},
+        )
+        print(name, data, figures(both, 0.5, seed=0)["auc"])
+PYTHON
