@@ -14,7 +14,7 @@ def models(
     import json
 
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from bonaface.config import TrainConfig
     from bonaface.errors import MissingExtraError
@@ -46,7 +46,7 @@ def models(
         typer.echo(json.dumps(rows, indent=2))
         return
     table = Table(
-        "model",
+        Column("model", no_wrap=True),
         "input",
         "weights",
         "multiply-adds",
