@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bonaface.cropping.journal import (
-    PASSING,
     Owners,
     Steps,
     ahead,
@@ -53,7 +52,6 @@ __all__ = [
     "COLUMNS",
     "FAILURES",
     "JOURNAL",
-    "PASSING",
     "REPORT",
     "Cropping",
     "Cut",

@@ -25,7 +25,7 @@ from bonaface.errors import BundleError, ConfigError, DataError, ImageError
 from bonaface.files import atomic_path, write_text
 from bonaface.samples import SPLITS, Sample, Samples
 
-PASSING: Final = (FileNotFoundError, PermissionError, MemoryError, ImportError)  # may pass
+_PASSING: Final = (FileNotFoundError, PermissionError, MemoryError, ImportError)  # may pass
 _WORKERS: Final = 2
 _AHEAD: Final = 4  # pictures that are worked on or wait to be written
 
@@ -59,7 +59,7 @@ def ahead(rows: Iterable[_In], make: Callable[[_In], _Out]) -> Generator[_Out, N
 
 def lasts(error: ImageError) -> bool:
     """Whether another try would end in the same error: not for want of permission or memory."""
-    return not isinstance(error.__cause__, PASSING)
+    return not isinstance(error.__cause__, _PASSING)
 
 
 class Owners:
