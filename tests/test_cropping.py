@@ -1,10 +1,9 @@
 from __future__ import annotations
 
-import csv
 import json
 import shutil
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,9 +21,9 @@ from bonaface.errors import ConfigError, DataError, ImageError
 from bonaface.faces import CenterFace, Face
 from bonaface.images import read_image
 from bonaface.samples import Sample, Samples, load_samples
+from folders import listed, table, tree
 
 REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
-COLUMNS = ("file_name", "label", "split", "group", "generator", "age", "gender", "race", "source")
 RECIPE = CropRecipe(origin="crops cut by a test")
 
 
@@ -59,27 +58,6 @@ def save(path: Path, pixels: np.ndarray) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)
     return path
-
-
-def listed(folder: Path, rows: Iterable[dict[str, str]]) -> Path:
-    with (folder / "metadata.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, restval="")
-        writer.writeheader()
-        writer.writerows(rows)
-    return folder
-
-
-def table(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
 
 
 def crop_set(source: Path, out: Path, recipe: CropRecipe = RECIPE, **options: object) -> dict:

@@ -1,10 +1,8 @@
 from __future__ import annotations
 
-import csv
 import json
 import threading
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 
 import cv2
@@ -25,8 +23,8 @@ from bonaface.forge import KINDS
 from bonaface.forging import JOURNAL, REPORT, Forging, contact_sheet, forge_set
 from bonaface.images import read_image
 from bonaface.samples import load_samples
+from folders import listed, table, tree
 
-COLUMNS = ("file_name", "label", "split", "group", "generator", "age", "gender", "race", "source")
 SPLITS = ("train", "validation", "test")
 MARKS = np.array([(0.3, 0.38), (0.7, 0.38), (0.5, 0.58), (0.34, 0.76), (0.66, 0.76)])
 
@@ -71,27 +69,6 @@ def photo(path: Path, *faces: tuple[int, int, int], seed: int = 0) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)
     return path
-
-
-def listed(folder: Path, rows: Iterable[dict[str, str]]) -> Path:
-    with (folder / "metadata.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, restval="")
-        writer.writeheader()
-        writer.writerows(rows)
-    return folder
-
-
-def table(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
 
 
 def forged(source: Path, out: Path, **options: object) -> dict:

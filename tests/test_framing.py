@@ -20,6 +20,7 @@ from bonaface.framing import JOURNAL, REPORT, Framing, frame_set, load_clips
 from bonaface.images import read_image
 from bonaface.samples import load_samples
 from bonaface.video import Frames, read_frames
+from folders import table, tree
 
 VIDEOS = Path(__file__).parents[2] / "shared" / "data" / "videos"
 RECIPE = CropRecipe(1.5, origin="frames cut by a test")
@@ -69,19 +70,6 @@ def listed(folder: Path, rows: list[dict[str, str]]) -> Path:
         writer.writeheader()
         writer.writerows(rows)
     return folder
-
-
-def table(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
 
 
 def framed(source: Path, out: Path, **options: object) -> Framing:

@@ -28,6 +28,7 @@ from bonaface.importing.hub import from_hub, is_id, is_repository
 from bonaface.importing.sources import Columns, Splits, from_folder, from_pairs, from_table
 from bonaface.samples import load_samples
 from bonaface.splitting import split_set
+from folders import table, tree
 
 
 @cache
@@ -55,21 +56,8 @@ def written(path: Path, rows: list[dict[str, str]]) -> Path:
     return path
 
 
-def table(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
 def failures(out: Path) -> dict[str, str]:
     return {row["path"]: row["reason"] for row in table(out / "failures.csv")}
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
 
 
 # -- folders --------------------------------------------------------------------------------------

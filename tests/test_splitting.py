@@ -17,22 +17,9 @@ from bonaface.errors import ConfigError, DataError, ImageError
 from bonaface.files import write_json
 from bonaface.samples import load_samples
 from bonaface.splitting import JOURNAL, REPORT, split_set, subset_name, take_over
+from folders import COLUMNS, table, tree
 
-COLUMNS = ("file_name", "label", "split", "group", "generator", "age", "gender", "race", "source")
 SPLITS = ("train", "validation", "test")
-
-
-def table(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
 
 
 def fill(root: Path, *paths: str) -> Path:

@@ -7,7 +7,6 @@ the same split, so no person crosses splits. As in `cropping`, a journal lets a 
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -30,6 +29,7 @@ from bonaface.cropping.journal import (
     check_place,
     digest,
     keep,
+    key,
     lasts,
     left_to_do,
     read_outcomes,
@@ -251,7 +251,7 @@ class _Maker:
         self._order: dict[str, list[Sample]] = {}
         for split in SPLITS:
             rows = self.reals.split(split).rows
-            order = sorted(rows, key=lambda row: (_key(seed, row.path), row.path))
+            order = sorted(rows, key=lambda row: (key(seed, row.path), row.path))
             self._order[split] = order
             for at, row in enumerate(order):
                 self._kinds[row.path] = kinds[at % len(kinds)]
@@ -305,7 +305,7 @@ class _Maker:
         if kind == "swap":
             other, theirs = self._donor(row, face)
             donor, path = (read_image(self.reals.absolute(other)).pixels, theirs), other.path
-        rng = np.random.default_rng(list(_key(self._seed, row.path)))
+        rng = np.random.default_rng(list(key(self._seed, row.path)))
         return pixels, face, forge(pixels, face, rng, (kind,), donor), path
 
     def _donor(self, row: Sample, face: Face) -> tuple[Sample, Face]:
@@ -348,10 +348,6 @@ class _Maker:
             found = self._finder.find(pixels)
             self._faces[row.path] = found[0] if found else None
         return self._faces[row.path]
-
-
-def _key(seed: int, path: str) -> bytes:
-    return hashlib.blake2b(f"{seed}\0{path}".encode(), digest_size=16).digest()
 
 
 def _are_files(out: Path, names: tuple[str, str]) -> bool:

@@ -85,6 +85,11 @@ def digest(data: bytes, size: int = 16) -> str:
     return hashlib.blake2b(data, digest_size=size).hexdigest()
 
 
+def key(seed: int, path: str) -> bytes:
+    """16 bytes that a seed and a picture's path give, to draw by: the same whatever came before."""
+    return hashlib.blake2b(f"{seed}\0{path}".encode(), digest_size=16).digest()
+
+
 def as_png(pixels: NDArray[np.uint8]) -> bytes:
     """Uint8 HxWx3 RGB -> a PNG file."""
     buffer = io.BytesIO()

@@ -13,7 +13,6 @@ How often a picture was made smaller before, by which filter, and how smooth one
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
@@ -33,6 +32,7 @@ from bonaface.cropping.journal import (
     check_place,
     digest,
     keep,
+    key,
     lasts,
     left_to_do,
     read_outcomes,
@@ -243,15 +243,11 @@ def _make(samples: Samples, row: Sample, name: str, settings: Settings) -> _Made
     except ImageError as error:
         return Outcome(row.path, reason=f"unreadable ({error.reason})"), None, lasts(error)
     height, width = pixels.shape[:2]
-    rng = np.random.default_rng(list(_key(settings.seed, row.path)))
+    rng = np.random.default_rng(list(key(settings.seed, row.path)))
     data, how, kept = saved_alike(pixels, settings, rng)
     cut_away = round(1 - kept / (height * width), 4)
     how = f"{width} x {height} px, {100 * cut_away:.0f} % cut away, {how}"
     return Outcome(row.path, name, None, how, cut_away, digest(data)), data, True
-
-
-def _key(seed: int, path: str) -> bytes:
-    return hashlib.blake2b(f"{seed}\0{path}".encode(), digest_size=16).digest()
 
 
 def _write_tables(out: Path, found: Equalised) -> None:
