@@ -469,3 +469,51 @@ def test_where_no_faces_are_found_the_recipe_is_assumed_and_says_so(
     bundle = train(data, tmp_path / "run", config)
     assert bundle.recipe.margin == CropRecipe().margin
     assert bundle.recipe.origin.startswith("assumed: a face was found in")
+
+
+def test_fewer_pictures_are_halves_nested_and_told(data, tmp_path):
+    some, fewer = (
+        train(
+            data,
+            tmp_path / f"{n}",
+            CONFIG.model_copy(update={"pictures": n, "epochs": 1, "augment": "none"}),
+        )
+        for n in (12, 4)
+    )
+    assert some.card.data["counts"]["train"] == {"real": 6, "fake": 6}
+    assert fewer.card.data["counts"]["train"] == {"real": 2, "fake": 2}
+    whole = load_samples(data)
+    assert some.card.data["counts"]["validation"] == whole.counts()["validation"]
+    assert some.card.data["fingerprint"] == whole.fingerprint()
+
+    def used(n):
+        config = CONFIG.model_copy(update={"pictures": n})
+        rows = training._used(whole, config).rows
+        return {row.path for row in rows if row.split == "train"}
+
+    assert used(4) < used(12) < used(None)
+    with pytest.raises(ConfigError, match="pictures of at most 40"):
+        train(data, tmp_path / "more", CONFIG.model_copy(update={"pictures": 41}))
+
+
+def test_no_epochs_make_a_bundle_of_the_weights_as_they_are(data, tmp_path):
+    first = train(data, tmp_path / "first", CONFIG.model_copy(update={"epochs": 1}))
+    settings = {"epochs": 0, "pretrained": str(first.folder), "seed": 9}
+    again = train(data, tmp_path / "again", CONFIG.model_copy(update=settings))
+    one, two = (load_file(bundle.folder / "model.safetensors") for bundle in (first, again))
+    assert one.keys() == two.keys()
+    assert all(torch.equal(value, two[name]) for name, value in one.items())
+    assert again.card.training["epoch"] == again.card.training["epochs_run"] == 0
+
+
+def test_normalisation_that_is_named_wins_over_that_of_the_weights(data, tmp_path):
+    first = train(data, tmp_path / "first", CONFIG.model_copy(update={"epochs": 1}))
+    named = {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25), "pretrained": str(first.folder)}
+    config = CONFIG.model_copy(update={"epochs": 1} | named)
+    assert TrainConfig.read(None, **{**config.model_dump(), "mean": [0.5, 0.5, 0.5]}) == config
+    bundle = train(data, tmp_path / "other", config)
+    assert bundle.preprocess.mean == (0.5, 0.5, 0.5)
+    assert bundle.preprocess.std == (0.25, 0.25, 0.25)
+    assert bundle.card.training["origin"]["std"] == list(first.preprocess.std)
+    with pytest.raises(ConfigError, match="positive deviations"):
+        train(data, tmp_path / "bad", config.model_copy(update={"std": (0.0, 0.2, 0.2)}))

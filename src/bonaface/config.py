@@ -57,13 +57,19 @@ class TrainConfig(Config):
         model: a name from `bonaface models`.
         pretrained: bundle, file, folder or Hub id of weights to begin with; None: from scratch.
         size: side of the input in pixels.
+        mean: of each channel (R, G, B) of pixels in [0, 1], subtracted from them; None: that of the
+            weights to begin with, or else the model's.
+        std: likewise, by which they are divided.
         stages: for resnet50v2, how many of its four stages to use.
         branches: for hybrid, out of rgb and residual; None: both.
         depth: for hybrid, the network of its branch rgb; None: resnet50v2.
         freeze: none trains all, backbone the head alone, staged one stage after the other from the
             head on (`bonaface.freezing`).
         dropout: share of features dropped before the last layer.
-        epochs: passes over the training split, at most.
+        pictures: of the training split that are used, half real and half fake where there are
+            enough, chosen by the seed, smaller choices within larger ones; None: all.
+        epochs: passes over the training split, at most; 0 makes a bundle of the weights as they
+            are.
         batch_size: images per step.
         optimizer: sgd (momentum 0.9, Nesterov) or adamw.
         lr: peak learning rate, reached after the warm-up, then down a half cosine to 0.
@@ -84,6 +90,8 @@ class TrainConfig(Config):
     model: str = "cnn"
     pretrained: str | None = None
     size: int | None = Field(default=None, ge=16, le=1024)
+    mean: Annotated[tuple[float, float, float], Field(strict=False)] | None = None
+    std: Annotated[tuple[float, float, float], Field(strict=False)] | None = None
     stages: int | None = Field(default=None, ge=1, le=4)
     branches: (
         Annotated[tuple[Literal["rgb", "residual"], ...], Field(strict=False, min_length=1)] | None
@@ -91,7 +99,8 @@ class TrainConfig(Config):
     depth: Literal["resnet18", "resnet34", "resnet50", "resnet50v2"] | None = None
     freeze: Literal["none", "backbone", "staged"] = "none"
     dropout: float = Field(default=0.3, ge=0, lt=1)
-    epochs: int = Field(default=10, ge=1, le=10_000)
+    pictures: int | None = Field(default=None, ge=2)
+    epochs: int = Field(default=10, ge=0, le=10_000)
     batch_size: int = Field(default=32, ge=2, le=4096)
     optimizer: Literal["sgd", "adamw"] = "adamw"
     lr: float | None = Field(default=None, gt=0, le=1000)

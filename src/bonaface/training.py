@@ -144,6 +144,27 @@ def train(
         TrainingError: the loss is no longer finite, or a checkpoint cannot be written.
         KeyboardInterrupt: stopped; a checkpoint was written, and `resume` goes on.
     """
+    try:
+        run = prepare(data, out, config, resume=resume, ratios=ratios, workers=workers, watch=watch)
+        return _finish(run, fit(run, resume=resume))
+    except OSError as error:
+        raise TrainingError(
+            f"expected to write in {str(out)!r}, got: {error}; free some room and go on with "
+            "--resume"
+        ) from error
+
+
+def prepare(
+    data: Path,
+    out: Path,
+    config: TrainConfig,
+    *,
+    resume: bool = False,
+    ratios: tuple[float, float, float] | None = None,
+    workers: int | None = None,
+    watch: Watch | None = None,
+) -> Run:
+    """What `fit` needs: the network, and the pictures decoded. Arguments and errors of `train`."""
     watch = watch or Watch()
     # The split's seed is not the run's: runs with other seeds are judged on the same pictures.
     need = ("validation",) if config.forge else ("train", "validation")
@@ -160,7 +181,7 @@ def train(
             f"{made.origin['loaded']} tensors come from {made.origin['weights']}, these begin "
             f"fresh: {', '.join(made.origin['fresh'])}"
         )
-    used = replace(samples, rows=tuple(row for row in samples.rows if row.split != "test"))
+    used = _used(samples, config)
     cache = open_cache(used, made.preprocess, progress=watch.decoded)
     if cache.unreadable:
         path, reason = next(iter(cache.unreadable.items()))
@@ -169,17 +190,10 @@ def train(
     looked = glance(used)
     watch.note(looked.line)
     run = Run(out, config, made, cache, samples, samples.fingerprint(), workers, watch, looked)
-    try:
-        if config.forge:
-            run = replace(run, mix=_mix(run, kinds))
-        write_text(run.folder / "config.toml", config.to_toml())
-        state = fit(run, resume=resume)
-        return _finish(run, state)
-    except OSError as error:
-        raise TrainingError(
-            f"expected to write in {str(out)!r}, got: {error}; free some room and go on with "
-            "--resume"
-        ) from error
+    if config.forge:
+        run = replace(run, mix=_mix(run, kinds))
+    write_text(run.folder / "config.toml", config.to_toml())
+    return run
 
 
 def fit(run: Run, *, resume: bool) -> State:
@@ -187,8 +201,7 @@ def fit(run: Run, *, resume: bool) -> State:
     config, watch = run.config, run.watch
     batches, validation = _batches(run)
     class_weight = _class_weights(run)
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    fabric = Fabric(accelerator="auto", devices=1, precision=_precision(config))
+    fabric = _fabric(config)
     network: torch.nn.Module = run.made.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     freezing = Freezing(run.made.stages(), config.freeze, config.epochs)
     memory = _optimizer(run.made, config, freezing)
@@ -253,7 +266,8 @@ def fit(run: Run, *, resume: bool) -> State:
             board.add(row)
             watch.epoch_ended(row, better)
     board.close()
-    load_weights(run.best, network.requires_grad_())
+    if config.epochs:
+        load_weights(run.best, network.requires_grad_())
     return state
 
 
@@ -328,7 +342,7 @@ def _finish(run: Run, state: State) -> Bundle:
             "fingerprint": run.fingerprint,
             "files": samples.fingerprint(with_split=False),
             "ratios": None if samples.ratios is None else list(samples.ratios),
-            "counts": samples.counts(),
+            "counts": _used(samples, config).counts() | samples.split("test").counts(),
             "unreadable": cache.unreadable,
             "audit": run.looked.to_dict(),
         },
@@ -405,6 +419,20 @@ def _check_claim(out: Path, config: TrainConfig, resume: bool) -> None:
             f"expected the settings that the run in {str(out)!r} began with "
             f"({'; '.join(changed)}); repeat those, or name another folder"
         )
+
+
+def _used(samples: Samples, config: TrainConfig) -> Samples:
+    """What a run looks at: validation, and train or the part of it that was asked for."""
+    train = samples.split("train")
+    if config.pictures is not None:
+        if config.pictures > len(train):
+            raise ConfigError(
+                f"expected pictures of at most {len(train)}, as many as train holds, got "
+                f"{config.pictures}; leave it out to use all"
+            )
+        train = train.limit(config.pictures, config.seed)
+    rows = (*train.rows, *samples.split("validation").rows)
+    return replace(samples, rows=tuple(sorted(rows, key=lambda row: row.path)))
 
 
 def _rows_of(cache: PixelCache, split: str) -> NDArray[np.int64]:
@@ -503,6 +531,11 @@ def _optimizer(
 def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     for group in optimizer.param_groups:
         group["lr"] = rate * group["share"]
+
+
+def _fabric(config: TrainConfig) -> Fabric:
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    return Fabric(accelerator="auto", devices=1, precision=_precision(config))
 
 
 def _precision(config: TrainConfig) -> Any:

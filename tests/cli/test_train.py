@@ -127,7 +127,7 @@ def test_notes_cannot_steer_the_terminal(
         (("--augment", "nonsense"), "nonsense"),
         (("--model", "nonsense"), "nonsense"),
         (("--balance", "nonsense"), "balance"),
-        (("--epochs", "0"), "epochs"),
+        (("--epochs", "-1"), "epochs"),
         (("--size", "33"), "32"),
         (("--split", "80"), "80/10/10"),
         (("--split", "80/20"), "80/10/10"),

@@ -30,6 +30,22 @@ def parse_ratios(text: str | None) -> tuple[float, float, float] | None:
     return train / total, validation / total, test / total
 
 
+def parse_channels(text: str) -> tuple[float, float, float]:
+    """``0.5,0.5,0.5`` -> (0.5, 0.5, 0.5).
+
+    Raises:
+        ConfigError: not three numbers.
+    """
+    try:
+        red, green, blue = (float(part) for part in text.split(","))
+    except ValueError:
+        raise ConfigError(
+            f"expected three numbers such as 0.5,0.5,0.5 (red, green, blue), got {text!r}; "
+            "give them with commas between them"
+        ) from None
+    return red, green, blue
+
+
 def printable(text: str) -> str:
     """`text` with control characters and the like escaped, so that it cannot steer a terminal."""
     return "".join(

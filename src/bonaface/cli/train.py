@@ -20,7 +20,16 @@ def train(
         str | None, typer.Option(help="none, backbone (head alone) or staged [none].")
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training split [10].")] = None,
+    pictures: Annotated[
+        int | None, typer.Option(help="Of the training split, chosen by the seed [all].")
+    ] = None,
     size: Annotated[int | None, typer.Option(help="Input side in pixels [the model's].")] = None,
+    mean: Annotated[
+        str | None, typer.Option(metavar="R,G,B", help="Of the input [that of the weights].")
+    ] = None,
+    std: Annotated[
+        str | None, typer.Option(metavar="R,G,B", help="Of the input [that of the weights].")
+    ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images per step [32].")] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate [the model's].")] = None,
     optimizer: Annotated[str | None, typer.Option(help="adamw or sgd [adamw].")] = None,
@@ -65,7 +74,7 @@ def train(
 ) -> None:
     """Train a detector; stop it with Ctrl-C, go on with --resume."""
     given = dict(locals())
-    from bonaface.cli._shared import parse_ratios
+    from bonaface.cli._shared import parse_channels, parse_ratios
     from bonaface.cli._watch import terminal_watch
     from bonaface.config import TrainConfig
     from bonaface.training import train as run
@@ -74,6 +83,9 @@ def train(
     for several in ("forge_kinds", "branches"):
         if overrides[several] is not None:
             overrides[several] = tuple(name.strip() for name in overrides[several].split(","))
+    for channels in ("mean", "std"):
+        if overrides[channels] is not None:
+            overrides[channels] = parse_channels(overrides[channels])
     settings = TrainConfig.read(config, **overrides)
     try:
         with terminal_watch() as watch:
@@ -96,6 +108,7 @@ def train(
     typer.echo(
         f"Kept epoch {card.training['epoch']} of {card.training['epochs_run']}: validation AUC "
         f"{auc['value']:.3f} (n = {auc['n']}), {card.training['seconds']:.0f} s of training.\n"
-        f"Bundle: {out}\nCurves: {out / 'training' / 'learning_curves.svg'}\n"
-        f"Next:   bonaface evaluate {out} {data}"
+        f"Bundle: {out}\n"
+        + (f"Curves: {out / 'training' / 'learning_curves.svg'}\n" if settings.epochs else "")
+        + f"Next:   bonaface evaluate {out} {data}"
     )
