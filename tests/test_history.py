@@ -7,7 +7,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from bonaface.history import Epoch, TensorBoard, overfitting_from, write_history
+from bonaface.errors import TrainingError
+from bonaface.history import Epoch, TensorBoard, overfitting_from, read_history, write_history
 
 
 def curve(train: list[float], validation: list[float]) -> list[Epoch]:
@@ -86,3 +87,13 @@ def test_tensorboard_goes_on_in_the_same_folder(tmp_path: Path) -> None:
     losses = [(event.step, event.value) for event in found.Scalars("validation/loss")]
     assert losses == [(row.epoch, pytest.approx(row.validation_loss)) for row in OPENS]
     assert len(found.Tags()["scalars"]) == len(fields(Epoch)) - 1
+
+
+def test_a_history_is_read_as_it_was_written(tmp_path: Path) -> None:
+    assert read_history(tmp_path) == ()
+    write_history(tmp_path, OPENS)
+    assert read_history(tmp_path) == tuple(OPENS)
+    table = tmp_path / "history.csv"
+    table.write_text(table.read_text().replace("0.6", "many", 1))
+    with pytest.raises(TrainingError, match="history.csv"):
+        read_history(tmp_path)

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from bonaface.errors import TrainingError
 from bonaface.files import atomic_path, write_text
 
 
@@ -72,6 +73,24 @@ def write_history(folder: Path, history: Sequence[Epoch]) -> None:
     _draw(folder / "learning_curves.svg", history)
 
 
+def read_history(folder: Path) -> tuple[Epoch, ...]:
+    """Inverse of `write_history`; empty where no epoch was run.
+
+    Raises:
+        TrainingError: history.csv is damaged.
+    """
+    path = folder / "history.csv"
+    if not path.is_file():
+        return ()
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return tuple(_row(line) for line in csv.DictReader(file))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise TrainingError(
+            f"expected a table of epochs in {str(path)!r}, got: {error!r}; train the run again"
+        ) from error
+
+
 class TensorBoard:
     """Scalars of a run as TensorBoard events; a resumed run goes on in the same folder."""
 
@@ -90,6 +109,11 @@ class TensorBoard:
     def close(self) -> None:
         """Finish the file."""
         self._writer.close()
+
+
+def _row(line: dict[str, str]) -> Epoch:
+    numbers: dict[str, Any] = {f.name: float(line[f.name]) for f in fields(Epoch)}
+    return Epoch(**numbers | {"epoch": int(line["epoch"])})
 
 
 def _draw(path: Path, history: Sequence[Epoch]) -> None:

@@ -67,6 +67,9 @@ class Watch:
     def epoch_ended(self, row: Epoch, best: bool) -> None:
         """An epoch was validated."""
 
+    def scored(self, done: int, total: int) -> None:
+        """So many test pictures are scored, where a run is measured afterwards."""
+
 
 @dataclass(frozen=True, slots=True)
 class Run:

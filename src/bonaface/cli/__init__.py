@@ -14,7 +14,18 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from bonaface.cli import audit, compare, data, demo, detect, doctor, evaluate, models, train
+from bonaface.cli import (
+    audit,
+    compare,
+    data,
+    demo,
+    detect,
+    doctor,
+    evaluate,
+    models,
+    reproduce,
+    train,
+)
 from bonaface.cli._shared import printable
 from bonaface.errors import BonafaceError
 
@@ -100,6 +111,7 @@ app.command()(train.train)
 app.command()(evaluate.evaluate)
 app.command()(audit.audit)
 app.command()(compare.compare)
+app.command()(reproduce.reproduce)
 app.command()(models.models)
 app.command()(doctor.doctor)
 app.command()(demo.demo)

@@ -61,6 +61,10 @@ class TerminalWatch(Watch):
             soft_wrap=True,
         )
 
+    def scored(self, done: int, total: int) -> None:
+        """The bar of scoring."""
+        self._advance("scoring", done, total)
+
     def _advance(
         self, what: str, done: int, total: int, images: int | None = None, extra: str = ""
     ) -> None:

@@ -1,0 +1,89 @@
+"""`bonaface reproduce`: a study from one file of settings, as one page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from bonaface.reproduce import Study
+
+_SOME_MISSING = 3
+
+
+def reproduce(
+    data: Annotated[Path, typer.Argument(help="Folder with train/ validation/ test/.")],
+    *,
+    config: Annotated[Path, typer.Option(help="TOML of the study: arms, seeds, epochs, sizes.")],
+    out: Annotated[Path, typer.Option(help="Folder of the study.")],
+    finished: Annotated[
+        bool, typer.Option("--finished", help="Train nothing; write the page of what is there.")
+    ] = False,
+    split: Annotated[
+        str | None, typer.Option("--split", "--ratios", help="For data without splits: 80/10/10.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Threads that prepare batches [half the cores].")
+    ] = None,
+) -> None:
+    """Train what is missing of a study, measure it on test, write study.html and study.json.
+
+    Stop it with Ctrl-C; the same command goes on. Exit code 3 says that runs are missing.
+    """
+    from bonaface.cli._shared import parse_ratios
+    from bonaface.cli._watch import terminal_watch
+    from bonaface.report import write_study
+    from bonaface.reproduce import StudyConfig
+    from bonaface.reproduce import reproduce as run
+
+    settings = StudyConfig.read(config)
+    try:
+        with terminal_watch() as watch:
+            study = run(
+                data,
+                out,
+                settings,
+                finished_only=finished,
+                ratios=parse_ratios(split),
+                workers=workers,
+                watch=watch,
+            )
+    except KeyboardInterrupt:
+        typer.echo(f"bonaface: stopped; the same command goes on with {out}", err=True)
+        raise typer.Exit(130) from None
+    written = write_study(study, out)
+    _show(study)
+    for path in written:
+        typer.echo(f"wrote {path}")
+    if study.unfinished:
+        typer.echo(f"{len(study.unfinished)} runs are missing:", err=True)
+        for name, reason in study.unfinished.items():
+            typer.echo(f"  {name}: {reason}", err=True)
+        raise typer.Exit(_SOME_MISSING)
+
+
+def _show(study: Study) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    for epochs in study.budgets:
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        table.add_column(f"after {epochs} epochs", no_wrap=True)
+        table.add_column("seeds", justify="right")
+        for name in ("accuracy", "auc"):
+            table.add_column(f"test {name}", justify="right")
+        table.add_column("validation auc", justify="right")
+        rows = [("majority class", "", study.majority, "")] + [
+            (cell.arm, str(len(cell.runs)), cell.figures, f"{cell.validation_auc:.3f}")
+            for cell in study.table(epochs)
+        ]
+        for arm, seeds, found, chosen in rows:
+            table.add_row(arm, seeds, str(found["accuracy"]), str(found["auc"]), chosen)
+        Console().print(table)
+    chosen = study.chosen
+    typer.echo(
+        f"Validation chooses {chosen.arm} after {chosen.epochs} epochs: test accuracy "
+        f"{chosen.figures['accuracy']}, AUC {chosen.figures['auc']}."
+    )

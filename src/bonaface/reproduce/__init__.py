@@ -1,0 +1,251 @@
+"""A study as one file of settings: many training runs, each measured, and what they say together.
+
+`plan` turns the file into runs, `reproduce` makes those that are missing, and `analysis` joins them
+over seeds. Nothing here draws; `bonaface.report.study` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from bonaface.bundle import Bundle, load_bundle
+from bonaface.config import Config, TrainConfig
+from bonaface.detector import load_detector
+from bonaface.errors import BonafaceError, ConfigError, DataError, TrainingError
+from bonaface.evaluate import Evaluation, evaluate, read_evaluation, save_evaluation
+from bonaface.history import read_history
+from bonaface.models import registry
+from bonaface.reproduce.analysis import Finished, Planned, Study, analyse
+from bonaface.samples import Samples, load_samples
+from bonaface.training import Watch, train
+
+__all__ = ["Finished", "Planned", "Study", "StudyConfig", "plan", "reproduce"]
+
+_AXES = ("seeds", "epochs", "pictures")
+_Several = Field(strict=False, min_length=1)
+
+
+class StudyConfig(Config):
+    """What a study consists of: every arm at every seed, number of epochs and size of the set.
+
+    Attributes:
+        seeds: of each arm's runs.
+        epochs: lengths of a run, each with a schedule of its own; the first is the early look, the
+            last should be convergence.
+        pictures: sizes of the training set; "all" is the whole.
+        transfer: further data sets, whose test splits every run is measured on.
+        compare: arms that are tested against each other; empty: all.
+        train: settings that all arms share, as of `bonaface train --config`.
+        arms: by name, what is its own: settings, and any of seeds, epochs and pictures that differ
+            from those of the study.
+    """
+
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**32)], ...], _Several] = (0,)
+    epochs: Annotated[tuple[Annotated[int, Field(ge=0)], ...], _Several] = (10,)
+    pictures: Annotated[tuple[int | Literal["all"], ...], _Several] = ("all",)
+    transfer: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    compare: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    train: dict[str, Any] = Field(default_factory=dict)
+    arms: Annotated[
+        dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")], dict[str, Any]],
+        Field(min_length=1),
+    ]
+
+
+def plan(config: StudyConfig) -> tuple[Planned, ...]:
+    """The runs of a study: short ones first, then by seed, so that an unfinished study says most.
+
+    Raises:
+        ConfigError: an arm's settings are unknown or out of range, or `compare` names no arm.
+    """
+    for name in config.compare:
+        if name not in config.arms:
+            raise ConfigError(
+                f"expected names of arms in compare ({', '.join(config.arms)}), got {name!r}; "
+                "correct it"
+            )
+    found = []
+    for place, (arm, own) in enumerate(config.arms.items()):
+        try:
+            axes = StudyConfig.read(
+                None,
+                **config.model_dump(include=set(_AXES))
+                | {key: value for key, value in own.items() if key in _AXES},
+                arms={arm: {}},
+            )
+            for seed in axes.seeds:
+                for epochs in axes.epochs:
+                    for pictures in axes.pictures:
+                        settings = TrainConfig.read(
+                            None,
+                            **config.train
+                            | {key: value for key, value in own.items() if key not in _AXES}
+                            | {"seed": seed, "epochs": epochs}
+                            | ({} if pictures == "all" else {"pictures": pictures}),
+                        )
+                        found.append(((epochs, seed, place), Planned(arm, settings)))
+        except ConfigError as error:
+            raise ConfigError(f"arm {arm!r}: {error}") from error
+    found.sort(key=lambda entry: entry[0])
+    return tuple(planned for _, planned in found)
+
+
+def reproduce(
+    data: Path,
+    out: Path,
+    config: StudyConfig,
+    *,
+    finished_only: bool = False,
+    ratios: tuple[float, float, float] | None = None,
+    workers: int | None = None,
+    watch: Watch | None = None,
+) -> Study:
+    """Make the runs that are missing, measure each on test once all are there, and analyse them.
+
+    Called again, it goes on where it was stopped; a study may also grow: runs that are there are
+    kept. A run that fails (its loss diverges) is told of, and the others go on.
+
+    Args:
+        data: as for `bonaface.training.train`, with a test split.
+        out: folder of the study; each run is a bundle in ``runs/``.
+        config: the study.
+        finished_only: train nothing, and analyse what is there.
+        ratios: shares of train, validation and test, for data that has no splits.
+        workers: threads that prepare batches, as for `train`.
+        watch: is told how the runs go.
+
+    Raises:
+        ConfigError: a run in `out` was made with other settings; or a setting does not fit.
+        DataError: the data cannot be used, a run was made with other data, or nothing is finished.
+    """
+    watch = watch or Watch()
+    planned = plan(config)
+    samples = load_samples(data, ratios=ratios, need=("train", "validation", "test"))
+    others = _others(config.transfer, samples)
+    bundles = {run.name: _finished(out / "runs" / run.name, run, samples) for run in planned}
+    missing = [run for run in planned if bundles[run.name] is None]
+    failed: dict[str, str] = {}
+    if not finished_only:
+        for run in {run.arm: run for run in missing}.values():
+            _try_out(run)
+        for at, run in enumerate(missing, 1):
+            watch.note(f"run {at} of {len(missing)}: {run.name}")
+            try:
+                bundles[run.name] = train(
+                    data,
+                    out / "runs" / run.name,
+                    run.config,
+                    resume=(out / "runs" / run.name / "training" / "config.toml").is_file(),
+                    ratios=ratios,
+                    workers=workers,
+                    watch=watch,
+                )
+            except TrainingError as error:
+                failed[run.name] = str(error)
+                watch.note(f"{run.name}: {error}")
+    there = [(run, bundle) for run in planned if (bundle := bundles[run.name]) is not None]
+    if not there:
+        raise DataError(
+            f"expected finished runs in {str(out / 'runs')!r}, found none of {len(planned)}; "
+            "let them run first"
+        )
+    costs: dict[str, int] = {}
+    done = []
+    for run, bundle in there:
+        if run.arm not in costs:
+            costs[run.arm] = _multiply_adds(bundle)
+        done.append(
+            Finished(
+                run,
+                bundle.card,
+                read_history(bundle.folder / "training"),
+                costs[run.arm],
+                _measured(bundle, samples, watch),
+                {name: _measured(bundle, other, watch) for name, other in others.items()},
+            )
+        )
+    unfinished = {
+        run.name: failed.get(run.name, "not run yet")
+        for run in planned
+        if bundles[run.name] is None
+    }
+    return analyse(samples, done, unfinished, config.compare or tuple(config.arms))
+
+
+def _others(named: Sequence[str], home: Samples) -> dict[str, Samples]:
+    """Test splits of further data sets by the name of their folder."""
+    found: dict[str, Samples] = {}
+    for name in named:
+        other = load_samples(Path(name), check=False)
+        key = other.root.name
+        if key in found or key == home.root.name:
+            raise ConfigError(
+                f"expected data sets with different names in transfer, got {key!r} twice; "
+                "rename a folder"
+            )
+        if not len(other.split("test")):
+            raise DataError(
+                f"expected a test split in {str(other.root)!r}, found none; leave it out of "
+                "transfer"
+            )
+        found[key] = other
+    return found
+
+
+def _finished(folder: Path, run: Planned, samples: Samples) -> Bundle | None:
+    """The bundle of a run, if it is there and is that run; None if it is still to be trained."""
+    if not (folder / "card.json").is_file():
+        return None
+    bundle = load_bundle(folder)
+    before = TrainConfig.read(None, **bundle.card.training["config"])
+    if before != run.config:
+        changed = [
+            f"{key} = {getattr(before, key)!r}, now {getattr(run.config, key)!r}"
+            for key in TrainConfig.model_fields
+            if getattr(before, key) != getattr(run.config, key)
+        ]
+        raise ConfigError(
+            f"expected the run {run.name!r} to have the study's settings, but it was made with "
+            f"{'; '.join(changed)}; name the arm otherwise, or take another --out"
+        )
+    if bundle.card.data["fingerprint"] != samples.fingerprint():
+        raise DataError(
+            f"expected the run {run.name!r} to be trained on {str(samples.root)!r}, got one of "
+            "other data; take another --out"
+        )
+    return bundle
+
+
+def _try_out(run: Planned) -> None:
+    """Build an arm's network once, so that what cannot be built fails before hours of training."""
+    try:
+        registry.create(run.config)
+    except BonafaceError as error:
+        raise type(error)(f"arm {run.arm!r}: {error}") from error
+
+
+def _multiply_adds(bundle: Bundle) -> int:
+    return registry.multiply_adds(registry.rebuild(bundle), bundle.preprocess.size)
+
+
+def _measured(bundle: Bundle, samples: Samples, watch: Watch) -> Evaluation:
+    """What lies in the bundle's folder for this test split, or else a new evaluation there."""
+    folder = bundle.folder / "evaluations" / f"{samples.root.name}-test"
+    if (folder / "evaluation.json").is_file():
+        found = read_evaluation(folder)
+        scored = found.data.real + found.data.fake + len(found.unreadable)
+        if (
+            found.detector.model_sha256 == bundle.card.files["model.onnx"]
+            and found.data.fingerprint == samples.fingerprint()
+            and found.data.split == "test"
+            and found.operating_point.name == "balanced"
+            and scored == len(samples.split("test"))
+        ):
+            return found
+    found = evaluate(load_detector(bundle.folder), samples, progress=watch.scored)
+    save_evaluation(found, folder)
+    return found
