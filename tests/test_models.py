@@ -45,7 +45,7 @@ def test_every_model_gives_one_logit_an_image(name: str) -> None:
     json.dumps([made.architecture, made.origin], allow_nan=False)
 
 
-@pytest.mark.parametrize("name", ["cnn", "resnet18", "resnet50v2", "efficientnet_lite0"])
+@pytest.mark.parametrize("name", ["cnn", "resnet18", "resnet50v2", "efficientnet_lite0", "meso4"])
 def test_dropout_acts_in_training_alone(name: str) -> None:
     stages = 1 if name == "resnet50v2" else None
     weights = "imagenet" if name == "efficientnet_lite0" else None
@@ -246,6 +246,8 @@ PARTS = {
         *(f"residual.block{n}" for n in range(1, 5)),
         "head",
     ],
+    **{name: [*(f"block{n}" for n in range(1, 5)), "head"] for name in ("meso4", "mesoinception4")},
+    "spectrum": ["head"],
 }
 
 
@@ -265,7 +267,9 @@ def test_stages_hold_every_parameter_once(name: str) -> None:
     assert set(held) == {id(parameter) for parameter in module.parameters()}
 
 
-@pytest.mark.parametrize("name", ["cnn", "resnet18", "resnet50v2", "efficientnet_lite0", "hybrid"])
+@pytest.mark.parametrize(
+    "name", ["cnn", "resnet18", "resnet50v2", "efficientnet_lite0", "hybrid", "mesoinception4"]
+)
 def test_stages_are_in_the_order_of_the_data(name: str) -> None:
     module = on_meta(name, size=64)
     order: list[str] = []
@@ -304,7 +308,7 @@ def test_parts_that_begin_fresh_belong_to_the_head(
     assert after[-1][1] == [*moved, *before[-1][1]]
 
 
-@pytest.mark.parametrize("name", ["cnn", "resnet18", "hybrid"])
+@pytest.mark.parametrize("name", ["cnn", "resnet18", "hybrid", "meso4"])
 def test_all_but_the_head_can_be_frozen(name: str) -> None:
     made = make(name, size=32)
     *rest, (_, head) = registry.stages(made.module)

@@ -65,7 +65,7 @@ class TrainConfig(Config):
         depth: for hybrid, the network of its branch rgb; None: resnet50v2.
         freeze: none trains all, backbone the head alone, staged one stage after the other from the
             head on (`bonaface.freezing`).
-        dropout: share of features dropped before the last layer.
+        dropout: share of features dropped before the last layer; spectrum drops none.
         pictures: of the training split that are used, half real and half fake where there are
             enough, chosen by the seed, smaller choices within larger ones; None: all.
         epochs: passes over the training split, at most; 0 makes a bundle of the weights as they

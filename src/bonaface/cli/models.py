@@ -51,20 +51,21 @@ def models(
         "weights",
         "multiply-adds",
         "float32 file",
-        "--pretrained takes",
-        "licence of those weights",
+        Column("--pretrained takes", overflow="fold"),
+        Column("its licence", overflow="fold"),
         caption="Multiply-adds: one image at that input, convolutions and linear layers, one for a "
         "multiplication with its addition. Bottleneck ResNets have their stride in the 3x3 "
         "convolution, as the published weights have (the paper's variant: 3.8, 7.6, 11.3 G).",
         caption_justify="left",
     )
     for row in rows:
+        weights, size = row["parameters"], row["file_bytes"]
         table.add_row(
             row["name"],
             f"{row['size']} px",
-            f"{row['parameters'] / 1e6:.1f} M",
+            f"{weights / 1e6:.1f} M" if weights >= 1e5 else f"{weights:,}",
             f"{row['multiply_adds'] / 1e9:.2f} G",
-            f"{row['file_bytes'] / 1e6:.0f} MB",
+            f"{size / 1e6:.0f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB",
             row["pretrained"],
             row["licence"],
         )

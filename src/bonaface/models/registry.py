@@ -15,7 +15,7 @@ from torch import nn
 from bonaface.bundle import Bundle, first_problem, load_bundle
 from bonaface.config import TrainConfig
 from bonaface.errors import BundleError, ConfigError
-from bonaface.models import cnn, efficientnet_lite, hybrid, resnet, resnet_v2
+from bonaface.models import cnn, efficientnet_lite, hybrid, mesonet, resnet, resnet_v2, spectrum
 from bonaface.models.weights import Channels, Parts, Start, fill, of_bundle, unfilled
 from bonaface.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 
@@ -77,12 +77,32 @@ class ModelSpec:
 
 
 def _cnn(architecture: Architecture, _std: Channels) -> nn.Module:
-    size = architecture["size"]
+    return cnn.CNN(_halved_five_times(architecture), architecture["dropout"])
+
+
+def _mesonet(architecture: Architecture, _std: Channels) -> nn.Module:
+    size = _halved_five_times(architecture)
+    return mesonet.MesoNet(architecture["name"], size, architecture["dropout"])
+
+
+def _halved_five_times(architecture: Architecture) -> int:
+    size: int = architecture["size"]
     if size % 32:
         raise ConfigError(
-            f"expected a multiple of 32 as size of cnn, got {size}; try {size // 32 * 32 or 32}"
+            f"expected a multiple of 32 as size of {architecture['name']}, got {size}; try "
+            f"{size // 32 * 32 or 32}"
         )
-    return cnn.CNN(size, architecture["dropout"])
+    return size
+
+
+def _spectrum(architecture: Architecture, std: Channels) -> nn.Module:
+    size, largest = architecture["size"], spectrum.LARGEST
+    if size > largest:
+        raise ConfigError(
+            f"expected a size of at most {largest} for spectrum, whose matrices grow with its "
+            f"square, got {size}; try {largest}"
+        )
+    return spectrum.Spectrum(size, std)
 
 
 def _nothing(architecture: Architecture, pretrained: str) -> Start:
@@ -133,6 +153,23 @@ MODELS: dict[str, ModelSpec] = {
         "as its --depth",
         "as its --depth",
         options=("branches", "depth", "stages"),
+    ),
+    **{
+        name: ModelSpec(
+            _mesonet,
+            lambda made, pretrained: mesonet.read(made["name"], made["size"], pretrained),
+            mesonet.SIDE,
+            1e-3,
+            "file by the authors",
+            "Apache-2.0 (MesoNet)",
+            mesonet.MEAN,
+            mesonet.STD,
+            same=("size",),
+        )
+        for name in ("meso4", "mesoinception4")
+    },
+    "spectrum": ModelSpec(
+        _spectrum, _nothing, 256, 3e-2, "none", "-", (0.0,) * 3, (1.0,) * 3, same=("size",)
     ),
 }
 
@@ -251,11 +288,10 @@ def _architecture(config: TrainConfig) -> Architecture:
                 f"expected {option} for {' or '.join(owners)} only, got {option}={value} for "
                 f"{config.model}; leave it out"
             )
-    found: Architecture = {
-        "name": config.model,
-        "size": config.size or chosen.size,
-        "dropout": config.dropout,
-    }
+    found: Architecture = {"name": config.model, "size": config.size or chosen.size}
+    if config.model == "spectrum":
+        return found  # which has no dropout
+    found["dropout"] = config.dropout
     if config.model == "hybrid":
         return found | hybrid.options(config)
     if config.model == "resnet50v2":

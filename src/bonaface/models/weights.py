@@ -256,5 +256,5 @@ def _prefixes(name: str) -> list[str]:
 
 
 def _counter(name: str) -> bool:
-    """Counts batches, which nothing reads, and which older files lack."""
+    """Counts batches, which only training reads, and which older files lack."""
     return name.endswith("num_batches_tracked")
