@@ -1,4 +1,5 @@
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -6,12 +7,14 @@ import pytest
 
 from bonaface import reproduce as package
 from bonaface import training
+from bonaface.config import TrainConfig
 from bonaface.crops import RECIPE_FILE, CropRecipe
 from bonaface.drawn import write_drawn_set
 from bonaface.errors import BonafaceError, ConfigError, DataError, TrainingError
 from bonaface.files import write_json
 from bonaface.reproduce import StudyConfig, plan, reproduce
-from bonaface.reproduce.analysis import over_seeds
+from bonaface.reproduce.analysis import _one_branch_less, analyse, over_seeds
+from bonaface.samples import load_samples
 from bonaface.training import Watch
 from tiny import write_brightness_onnx
 
@@ -131,6 +134,10 @@ def test_an_arm_wins_over_what_all_share():
         ({"arms": {"one": {"seeds": []}}}, "arm 'one': setting 'seeds'"),
         ({"arms": {"one": {"epochs": [-1]}}}, "arm 'one': setting 'epochs"),
         ({"compare": ["two"]}, "names of arms in compare"),
+        ({"seeds": [0, 0]}, "every run once"),
+        ({"arms": {"cnn": {"pictures": [20]}, "cnn-n20": {}}}, "got 'cnn-n20-e10-s0' 2 times"),
+        ({"train": {"epochs": 3}}, "epochs of a study"),
+        ({"arms": {"one": {"seed": 3}}}, "arm 'one': expected seed of a study as seeds"),
     ],
 )
 def test_a_wrong_plan_is_refused_in_a_line(changes, words):
@@ -189,10 +196,26 @@ def test_a_mean_over_seeds_is_the_mean_of_the_runs(whole):
                 assert figure.low <= figure.value <= figure.high
 
 
+def test_arms_are_tested_on_the_seed_that_most_have(whole, sets):
+    _, found, _ = whole
+    first, second = next(cell for cell in found.cells if cell.arm == "cnn" and cell.whole).runs
+    samples = load_samples(sets / "home")
+
+    def contrasts(*runs):
+        named = [replace(run, planned=replace(run.planned, arm=arm)) for arm, run in runs]
+        return analyse(samples, named, {}, ("a", "b", "c")).contrasts
+
+    (one,) = contrasts(("a", first), ("a", second), ("b", second))
+    assert (one.first, one.second, one.seeds, one.seed) == ("a", "b", (2, 1), 1)
+    assert contrasts(("a", first), ("b", second)) == ()
+    assert len(contrasts(("a", first), ("b", second), ("c", first))) == 1
+
+
 def test_the_majority_class_is_a_row_of_its_own(whole):
     _, found, _ = whole
     assert found.majority["accuracy"].value == 0.5
     assert found.majority["auc"].value == 0.5
+    assert found.majority["auc"].low is None
 
 
 def test_interrupted_twice_it_ends_in_the_same_table(whole, sets, tmp_path):
@@ -308,3 +331,30 @@ def test_the_interval_over_seeds_is_as_wide_as_it_must_be(count):
 def test_seeds_that_agree_leave_the_interval_of_the_samples():
     shared = np.random.default_rng(1).normal(0.8, 0.02, 500)
     assert np.allclose(over_seeds(np.stack([shared] * 3)), shared)
+
+
+# -- what a branch adds ------------------------------------------------------------------------
+
+WHOLE = {"model": "hybrid", "pretrained": "weights"}
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "wanted"),
+    [
+        (WHOLE, {"model": "hybrid", "branches": ["residual"]}, True),
+        (WHOLE, WHOLE | {"branches": ["rgb"]}, True),
+        (WHOLE, {"model": "resnet50v2", "pretrained": "weights"}, True),
+        (WHOLE, {"model": "resnet50v2"}, False),  # begun otherwise
+        (WHOLE, {"model": "resnet50v2", "pretrained": "weights", "stages": 2}, False),
+        (WHOLE, {"model": "resnet50v2", "pretrained": "weights", "freeze": "staged"}, False),
+        (WHOLE, {"model": "resnet18", "pretrained": "weights"}, False),
+        (WHOLE | {"depth": "resnet18"}, {"model": "resnet18", "pretrained": "weights"}, True),
+        (WHOLE, {"model": "cnn"}, False),
+        (WHOLE, WHOLE, False),
+        ({"model": "resnet50v2"}, {"model": "resnet50v2", "stages": 2}, False),
+    ],
+)
+def test_a_hybrid_without_a_branch_is_known(one, two, wanted):
+    first, second = (TrainConfig.read(None, **settings) for settings in (one, two))
+    assert _one_branch_less(first, second) is wanted
+    assert _one_branch_less(second, first) is wanted

@@ -70,7 +70,7 @@ def _show(study: Study) -> None:
 
     for epochs in study.budgets:
         table = Table(box=None, pad_edge=False, header_style="bold")
-        table.add_column(f"after {epochs} epochs", no_wrap=True)
+        table.add_column(f"after {epochs} epoch{'s' * (epochs > 1)}", no_wrap=True)
         table.add_column("seeds", justify="right")
         for name in ("accuracy", "auc"):
             table.add_column(f"test {name}", justify="right")
@@ -79,8 +79,8 @@ def _show(study: Study) -> None:
             (cell.arm, str(len(cell.runs)), cell.figures, f"{cell.validation_auc:.3f}")
             for cell in study.table(epochs)
         ]
-        for arm, seeds, found, chosen in rows:
-            table.add_row(arm, seeds, str(found["accuracy"]), str(found["auc"]), chosen)
+        for arm, seeds, found, validation in rows:
+            table.add_row(arm, seeds, str(found["accuracy"]), str(found["auc"]), validation)
         Console().print(table)
     chosen = study.chosen
     typer.echo(

@@ -13,10 +13,18 @@ from bonaface.files import write_text
 try:
     from bonaface.report.comparison import comparison_page
     from bonaface.report.evaluation import evaluation_page
+    from bonaface.report.study import study_page, write_study
 except ImportError as error:
     raise MissingExtraError("the report", "train") from error
 
-__all__ = ["comparison_page", "evaluation_page", "write_comparison_page", "write_evaluation"]
+__all__ = [
+    "comparison_page",
+    "evaluation_page",
+    "study_page",
+    "write_comparison_page",
+    "write_evaluation",
+    "write_study",
+]
 
 
 def write_evaluation(

@@ -6,6 +6,7 @@ over seeds. Nothing here draws; `bonaface.report.study` does.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -82,8 +83,8 @@ def plan(config: StudyConfig) -> tuple[Planned, ...]:
                     for pictures in axes.pictures:
                         settings = TrainConfig.read(
                             None,
-                            **config.train
-                            | {key: value for key, value in own.items() if key not in _AXES}
+                            **_settings(config.train)
+                            | _settings({k: v for k, v in own.items() if k not in _AXES})
                             | {"seed": seed, "epochs": epochs}
                             | ({} if pictures == "all" else {"pictures": pictures}),
                         )
@@ -91,7 +92,25 @@ def plan(config: StudyConfig) -> tuple[Planned, ...]:
         except ConfigError as error:
             raise ConfigError(f"arm {arm!r}: {error}") from error
     found.sort(key=lambda entry: entry[0])
-    return tuple(planned for _, planned in found)
+    runs = tuple(planned for _, planned in found)
+    for name, times in Counter(run.name for run in runs).items():
+        if times > 1:
+            raise ConfigError(
+                f"expected every run once, got {name!r} {times} times; leave out what is there "
+                "twice, or name an arm otherwise"
+            )
+    return runs
+
+
+def _settings(given: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a run, without those that the study gives it."""
+    for key in ("seed", "epochs", "pictures"):
+        if key in given:
+            raise ConfigError(
+                f"expected {key} of a study as {key.removesuffix('s')}s = [...], beside [train] or "
+                f"in an arm, got {key} = {given[key]!r}; put it there"
+            )
+    return given
 
 
 def reproduce(

@@ -10,19 +10,22 @@ the interval is that over samples alone.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bonaface.bundle import Card
+from bonaface.bundle import Bundle, Card
 from bonaface.compare import Comparison, Entry, Pair, compare
 from bonaface.config import TrainConfig
-from bonaface.evaluate import Evaluation
+from bonaface.evaluate import Evaluation, as_utf8
 from bonaface.history import Epoch
 from bonaface.metrics import MINIMUM_GROUPS, Array, Figure, figures, interval, replicates
+from bonaface.models import hybrid
 from bonaface.samples import LABELS, Samples
 from bonaface.scores import Scores
 
@@ -30,6 +33,7 @@ SCHEMA_VERSION = 1
 RESAMPLES = 1000
 _CONTRASTED = ("auc", "accuracy")
 _ALPHA = 0.05
+_IN_HYBRIDS = {"hybrid", *hybrid.DEPTHS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +84,7 @@ class Cell:
         arm: its name.
         epochs: of each run; 0: weights that were not trained here.
         pictures: in the training set.
-        whole: that is all there are.
+        whole: all there are was asked for.
         runs: by seed.
         figures: of `bonaface.metrics.FIGURES`, means over the seeds, with intervals over seeds and
             samples.
@@ -98,6 +102,11 @@ class Cell:
     validation_auc: float
 
     @property
+    def seeds(self) -> list[int]:
+        """Of the runs."""
+        return [run.planned.config.seed for run in self.runs]
+
+    @property
     def seconds(self) -> float:
         """Of training, mean over the seeds."""
         return float(np.mean([run.card.training["seconds"] for run in self.runs]))
@@ -109,7 +118,7 @@ class Cell:
             "arm": self.arm,
             "epochs": self.epochs,
             "pictures": self.pictures,
-            "seeds": [run.planned.config.seed for run in self.runs],
+            "seeds": self.seeds,
             "figures": {name: asdict(figure) for name, figure in self.figures.items()},
             "elsewhere": {
                 key: {name: asdict(figure) for name, figure in found.items()}
@@ -139,7 +148,7 @@ class Contrast:
     """Two arms on the same test samples, after as many epochs on the whole set.
 
     A difference counts as shown where 0 lies outside its interval and the corrected p of the test
-    on the first seed's runs is below 0.05.
+    is below 0.05.
 
     Attributes:
         first: an arm.
@@ -148,7 +157,8 @@ class Contrast:
         seeds: how many runs each has.
         differences: auc and accuracy, first less second, means over the seeds, with intervals over
             seeds and samples.
-        pair: DeLong's and McNemar's test between the runs of the lowest seed that both have.
+        seed: that most arms have; DeLong's and McNemar's tests take its runs.
+        pair: these tests.
         better_auc: the arm whose AUC was shown to be higher, or None.
         better_accuracy: the arm shown to decide rightly more often, or None.
     """
@@ -157,6 +167,7 @@ class Contrast:
     second: str
     epochs: int
     seeds: tuple[int, int]
+    seed: int
     differences: dict[str, Figure]
     pair: Pair
     better_auc: str | None
@@ -243,7 +254,7 @@ def analyse(
         config = run.planned.config
         grouped.setdefault((run.planned.arm, config.epochs, config.pictures), []).append(run)
     cells = tuple(
-        _cell(arm, epochs, total if pictures is None else pictures, total, some)
+        _cell(arm, epochs, total if pictures is None else pictures, pictures is None, some)
         for (arm, epochs, pictures), some in grouped.items()
     )
     contrasts = tuple(
@@ -255,10 +266,10 @@ def analyse(
     )
     arms = {run.planned.arm: run.planned.config for run in runs}
     return Study(
-        samples.root.name,
+        as_utf8(samples.root.name),
         samples.fingerprint(),
         samples.counts(),
-        tuple(dict.fromkeys(note for run in runs for note in run.evaluation.notes)),
+        _notes(runs),
         cells,
         _majority(samples),
         contrasts,
@@ -289,12 +300,12 @@ def over_seeds(draws: Array, seed: int = 0) -> Array:
     return np.concatenate([mean[:1], stretched])
 
 
-def _cell(arm: str, epochs: int, pictures: int, total: int, runs: Sequence[Finished]) -> Cell:
+def _cell(arm: str, epochs: int, pictures: int, whole: bool, runs: Sequence[Finished]) -> Cell:
     return Cell(
         arm,
         epochs,
         pictures,
-        pictures == total,
+        whole,
         tuple(runs),
         _joined([run.evaluation for run in runs]),
         {key: _joined([run.elsewhere[key] for run in runs]) for key in runs[0].elsewhere},
@@ -336,14 +347,16 @@ def _figure(draws: Array, own: Figure, bounds: tuple[float, float]) -> Figure:
 
 
 def _contrasts(cells: Sequence[Cell]) -> list[Contrast]:
-    """Every pair of arms after one number of epochs."""
+    """Every pair of arms after one number of epochs.
+
+    The tests take the runs of one seed, that which most arms have; an arm without it is left out.
+    """
+    seeds = Counter(run.planned.config.seed for cell in cells for run in cell.runs)
+    seed = min(seeds, key=lambda seed: (-seeds[seed], seed), default=0)
+    cells = [cell for cell in cells if seed in cell.seeds]
     if len(cells) < 2:
         return []
-    seeds = [{run.planned.config.seed: run for run in cell.runs} for cell in cells]
-    common = set.intersection(*map(set, seeds))
-    if not common:
-        return []
-    tested: Comparison = compare([by_seed[min(common)].entry for by_seed in seeds])
+    tested: Comparison = compare([_run(cell, seed).entry for cell in cells])
     pairs = {(pair.first, pair.second): pair for pair in tested.pairs}
     draws = [[_draws(run.evaluation) for run in cell.runs] for cell in cells]
     found = []
@@ -363,6 +376,7 @@ def _contrasts(cells: Sequence[Cell]) -> list[Contrast]:
                 second.arm,
                 first.epochs,
                 (len(first.runs), len(second.runs)),
+                seed,
                 differences,
                 pair,
                 _better(first.arm, second.arm, differences["auc"], pair.delong.p_holm),
@@ -370,6 +384,10 @@ def _contrasts(cells: Sequence[Cell]) -> list[Contrast]:
             )
         )
     return found
+
+
+def _run(cell: Cell, seed: int) -> Finished:
+    return next(run for run in cell.runs if run.planned.config.seed == seed)
 
 
 def _better(first: str, second: str, difference: Figure, p: float | None) -> str | None:
@@ -381,11 +399,44 @@ def _better(first: str, second: str, difference: Figure, p: float | None) -> str
 
 
 def _one_branch_less(one: TrainConfig, two: TrainConfig) -> bool:
-    """Whether both are hybrids, and one of them lacks a branch of the other."""
-    if one.model != "hybrid" or two.model != "hybrid":
+    """Whether they are a hybrid and a part of it, begun and frozen alike where both see RGB.
+
+    A ResNet of a hybrid's depth is that hybrid without its residual branch.
+    """
+    if "hybrid" not in (one.model, two.model) or not {one.model, two.model} <= _IN_HYBRIDS:
         return False
-    first, second = (set(config.branches or ("rgb", "residual")) for config in (one, two))
-    return first < second or second < first
+    first, second = _as_hybrid(one), _as_hybrid(two)
+    branches = set(first.pop("branches")), set(second.pop("branches"))
+    if not (branches[0] < branches[1] or branches[1] < branches[0]):
+        return False
+    if "rgb" not in branches[0] & branches[1]:
+        return True
+    return first == second and (one.pretrained, one.freeze) == (two.pretrained, two.freeze)
+
+
+def _as_hybrid(config: TrainConfig) -> dict[str, Any]:
+    if config.model != "hybrid":
+        alone = {"model": "hybrid", "branches": ("rgb",), "depth": config.model}
+        config = config.model_copy(update=alone)
+    return hybrid.options(config)
+
+
+def _notes(runs: Sequence[Finished]) -> tuple[str, ...]:
+    """Each note of the evaluations once; what `detect` would not answer with as one of them."""
+    doubts = {run.planned.name: Bundle(Path(), run.card).doubt for run in runs}
+    found = [
+        as_utf8(note)
+        for run in runs
+        for note in run.evaluation.notes
+        if not (doubt := doubts[run.planned.name]) or doubt not in note
+    ]
+    unsure = [name for name, doubt in doubts.items() if doubt]
+    if unsure:
+        found.append(
+            "Validation cannot tell these from guessing, so `bonaface detect` would answer unsure "
+            f"to everything with them: {', '.join(unsure)}."
+        )
+    return tuple(dict.fromkeys(found))
 
 
 def _majority(samples: Samples) -> dict[str, Figure]:
@@ -393,4 +444,6 @@ def _majority(samples: Samples) -> dict[str, Figure]:
     train, rows = samples.counts()["train"], samples.split("test").rows
     called = float(train[LABELS[1]] > train[LABELS[0]])
     scores = Scores.of_samples(rows, np.zeros(len(rows)), np.full(len(rows), called))
-    return figures(scores, 0.5, resamples=RESAMPLES)
+    found = figures(scores, 0.5, resamples=RESAMPLES)
+    auc = found["auc"]
+    return found | {"auc": Figure(auc.value, None, None, auc.n, "one score for all ranks nothing")}
