@@ -220,7 +220,7 @@ def test_the_majority_class_is_a_row_of_its_own(whole):
 
 def test_interrupted_twice_it_ends_in_the_same_table(whole, sets, tmp_path):
     _, found, _ = whole
-    config = study(transfer=[str(sets / "away")])
+    config = study(transfer=[str(sets / "home"), str(sets / "away")])
     for stop in (After(steps=9), After(steps=3), After(scored=3)):
         with pytest.raises(Stop):
             reproduce(sets / "home", tmp_path, config, watch=stop, workers=0)

@@ -68,11 +68,17 @@ def test_a_study_ends_in_a_page_and_can_be_repeated(
     pages = {name: (out / name).read_text() for name in ("study.html", "study.json")}
     assert "fast" in pages["study.html"]
 
-    config.write_text(STUDY.replace("[0, 1]", "[0, 1, 2]"))
-    some = reproduce(data, "--config", config, "--out", out, "--finished")
+    more = ("--seeds", "0,1,2")
+    some = reproduce(data, "--config", config, "--out", out, "--finished", *more)
     assert some.exit_code == 3
     assert "2 runs are missing" in some.stderr
     assert "fast-e1-s2: not run yet" in some.stderr
+
+
+def test_seeds_are_whole_numbers(data: Path, config: Path, tmp_path: Path) -> None:
+    done = reproduce(data, "--config", config, "--out", tmp_path / "out", "--seeds", "a")
+    assert done.exit_code == 2
+    assert "expected seeds such as 0 or 0,1,2, got 'a'" in done.stderr
 
 
 def test_ctrl_c_says_how_to_go_on(

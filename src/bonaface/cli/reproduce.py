@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bonaface.errors import ConfigError
+
 if TYPE_CHECKING:
     from bonaface.reproduce import Study
 
@@ -18,6 +20,9 @@ def reproduce(
     *,
     config: Annotated[Path, typer.Option(help="TOML of the study: arms, seeds, epochs, sizes.")],
     out: Annotated[Path, typer.Option(help="Folder of the study.")],
+    seeds: Annotated[
+        str | None, typer.Option(metavar="N,N", help="In place of the study's, for a first look.")
+    ] = None,
     finished: Annotated[
         bool, typer.Option("--finished", help="Train nothing; write the page of what is there.")
     ] = False,
@@ -38,7 +43,7 @@ def reproduce(
     from bonaface.reproduce import StudyConfig
     from bonaface.reproduce import reproduce as run
 
-    settings = StudyConfig.read(config)
+    settings = StudyConfig.read(config, seeds=None if seeds is None else _numbers(seeds))
     try:
         with terminal_watch() as watch:
             study = run(
@@ -62,6 +67,15 @@ def reproduce(
         for name, reason in study.unfinished.items():
             typer.echo(f"  {name}: {reason}", err=True)
         raise typer.Exit(_SOME_MISSING)
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ConfigError(
+            f"expected seeds such as 0 or 0,1,2, got {text!r}; give whole numbers"
+        ) from None
 
 
 def _show(study: Study) -> None:

@@ -38,7 +38,8 @@ class StudyConfig(Config):
         epochs: lengths of a run, each with a schedule of its own; the first is the early look, the
             last should be convergence.
         pictures: sizes of the training set; "all" is the whole.
-        transfer: further data sets, whose test splits every run is measured on.
+        transfer: data sets whose test splits every run is measured on, besides its own; where the
+            study's own is among them, it counts once.
         compare: arms that are tested against each other; empty: all.
         train: settings that all arms share, as of `bonaface train --config`.
         arms: by name, what is its own: settings, and any of seeds, epochs and pictures that differ
@@ -196,10 +197,12 @@ def reproduce(
 
 
 def _others(named: Sequence[str], home: Samples) -> dict[str, Samples]:
-    """Test splits of further data sets by the name of their folder."""
+    """Data sets that are measured on besides the study's own, by the name of their folder."""
     found: dict[str, Samples] = {}
     for name in named:
         other = load_samples(Path(name), check=False)
+        if other.root == home.root:
+            continue
         key = other.root.name
         if key in found or key == home.root.name:
             raise ConfigError(
