@@ -10,7 +10,7 @@ from bonaface import training
 from bonaface.config import TrainConfig
 from bonaface.crops import RECIPE_FILE, CropRecipe
 from bonaface.drawn import write_drawn_set
-from bonaface.errors import BonafaceError, ConfigError, DataError, TrainingError
+from bonaface.errors import BonafaceError, ConfigError, DataError, DivergedError
 from bonaface.files import write_json
 from bonaface.reproduce import StudyConfig, plan, reproduce
 from bonaface.reproduce.analysis import _one_branch_less, analyse, over_seeds
@@ -263,7 +263,7 @@ def test_a_run_that_fails_is_told_and_the_others_go_on(sets, tmp_path, monkeypat
 
     def train(data, out, config, **options):
         if config.seed == 0:
-            raise TrainingError("expected a finite loss, got none; try less")
+            raise DivergedError("expected a finite loss, got none; try less")
         return real(data, out, config, **options)
 
     monkeypatch.setattr(package, "train", train)

@@ -9,6 +9,7 @@
     ├── BundleError                   a folder that is not a bundle, or not one we can read
     ├── ScoresError                   score tables that are malformed or do not match
     ├── TrainingError                 a training run that cannot go on
+    │   └── DivergedError             its loss is no longer finite: other settings may do
     └── MissingExtraError             a library that belongs to an optional extra
 
 A message says what was expected, what came, and what to do, in one line.
@@ -55,6 +56,10 @@ class ScoresError(BonafaceError):
 
 class TrainingError(BonafaceError):
     """A training run cannot go on."""
+
+
+class DivergedError(TrainingError):
+    """The loss of a training run is no longer finite, which is the fault of its settings."""
 
 
 class MissingExtraError(BonafaceError):

@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -33,7 +33,7 @@ from bonaface.checkpoints import State, load, load_weights, save, save_weights
 from bonaface.config import TrainConfig
 from bonaface.crops import CropRecipe, measure_recipe, read_recipe
 from bonaface.detector import Detector, processor_count
-from bonaface.errors import ConfigError, TrainingError
+from bonaface.errors import ConfigError, DivergedError, TrainingError
 from bonaface.faces import CenterFace, open_finder
 from bonaface.files import write_text
 from bonaface.forge import KINDS, check_kinds
@@ -144,7 +144,8 @@ def train(
     Raises:
         ConfigError: `out` holds another run, or the settings do not fit.
         DataError: the data cannot be used.
-        TrainingError: the loss is no longer finite, or a checkpoint cannot be written.
+        DivergedError: the loss is no longer finite.
+        TrainingError: a checkpoint cannot be written.
         KeyboardInterrupt: stopped; a checkpoint was written, and `resume` goes on.
     """
     try:
@@ -213,9 +214,9 @@ def fit(run: Run, *, resume: bool) -> State:
     module, optimizer = fabric.setup(network, memory)
     goes_on = resume and run.last.is_file()
     state = load(run.last, network, memory, run.note()) if goes_on else State()
-    board = TensorBoard(run.folder / "tensorboard", len(state.history))
+    events = TensorBoard(run.folder / "tensorboard", len(state.history))
 
-    with _stop_requested() as stop:
+    with _stop_requested() as stop, closing(events) as board:
         while state.epoch < config.epochs and not _patience_is_over(state, config):
             begun, images = time.perf_counter(), 0
             freezing.apply(network, state.epoch)
@@ -268,7 +269,6 @@ def fit(run: Run, *, resume: bool) -> State:
             write_history(run.folder, state.history)
             board.add(row)
             watch.epoch_ended(row, better)
-    board.close()
     if config.epochs:
         load_weights(run.best, network.requires_grad_())
     return state
@@ -563,10 +563,10 @@ def _patience_is_over(state: State, config: TrainConfig) -> bool:
     return 0 < config.patience <= state.epoch - state.best_epoch
 
 
-def _diverged(run: Run, steps: int, state: State) -> TrainingError:
+def _diverged(run: Run, steps: int, state: State) -> DivergedError:
     step = min(state.step, steps - 1)
     rate = _rate(run, steps, state.epoch, step)
-    return TrainingError(
+    return DivergedError(
         f"expected a finite loss, got none at epoch {state.epoch + 1}, step {step + 1}, "
         f"learning rate {rate:.3g}; try a tenth of the learning rate, a longer warm-up, or "
         "--precision float32"

@@ -25,6 +25,7 @@ from bonaface.cli import (
     models,
     reproduce,
     train,
+    tune,
 )
 from bonaface.cli._shared import printable
 from bonaface.errors import BonafaceError
@@ -108,6 +109,7 @@ def _root(
 
 app.command()(detect.detect)
 app.command()(train.train)
+app.command()(tune.tune)
 app.command()(evaluate.evaluate)
 app.command()(audit.audit)
 app.command()(compare.compare)

@@ -81,8 +81,8 @@ class TerminalWatch(Watch):
 
 
 @contextmanager
-def terminal_watch() -> Iterator[TerminalWatch]:
-    """A watch whose bar is drawn only where stderr is a terminal; the lines always."""
+def terminal_progress() -> Iterator[tuple[Console, Progress]]:
+    """A console on stderr, and bars that are drawn only where it is a terminal."""
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"),
@@ -94,6 +94,13 @@ def terminal_watch() -> Iterator[TerminalWatch]:
     with Progress(
         *columns, console=console, transient=True, disable=not console.is_terminal
     ) as progress:
+        yield console, progress
+
+
+@contextmanager
+def terminal_watch() -> Iterator[TerminalWatch]:
+    """A watch whose bar is drawn only where stderr is a terminal; the lines always."""
+    with terminal_progress() as (console, progress):
         if not console.is_terminal:
             console.print(
                 "          loss: train / validation  accuracy: train / validation", highlight=False

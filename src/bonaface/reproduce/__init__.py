@@ -16,7 +16,7 @@ from pydantic import Field
 from bonaface.bundle import Bundle, load_bundle
 from bonaface.config import Config, TrainConfig
 from bonaface.detector import load_detector
-from bonaface.errors import BonafaceError, ConfigError, DataError, TrainingError
+from bonaface.errors import BonafaceError, ConfigError, DataError, DivergedError
 from bonaface.evaluate import Evaluation, evaluate, read_evaluation, save_evaluation
 from bonaface.history import read_history
 from bonaface.models import registry
@@ -164,7 +164,7 @@ def reproduce(
                     workers=workers,
                     watch=watch,
                 )
-            except TrainingError as error:
+            except DivergedError as error:
                 failed[run.name] = str(error)
                 watch.note(f"{run.name}: {error}")
     there = [(run, bundle) for run in planned if (bundle := bundles[run.name]) is not None]

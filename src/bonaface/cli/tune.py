@@ -1,0 +1,105 @@
+"""`bonaface tune`: search learning rate, batch size and more on train and validation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def tune(
+    data: Annotated[Path, typer.Argument(help="Folder with train/ validation/ (test/).")],
+    out: Annotated[Path, typer.Option(help="Folder of the study.")],
+    model: Annotated[str | None, typer.Option(help="A name from `bonaface models` [cnn].")] = None,
+    trials: Annotated[
+        int, typer.Option(min=1, help="Finished ones in the whole study; more go on with it.")
+    ] = 20,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML of settings as `train` takes it; options win.")
+    ] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Database for workers on several machines [in --out]."),
+    ] = None,
+    pretrained: Annotated[
+        str | None, typer.Option(help="Bundle, file, folder or Hub id of weights to begin with.")
+    ] = None,
+    size: Annotated[int | None, typer.Option(help="Input side in pixels [the model's].")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Of each trial, at most [10].")] = None,
+    pictures: Annotated[
+        int | None, typer.Option(help="Of the training split, chosen by the seed [all].")
+    ] = None,
+    lr: Annotated[float | None, typer.Option(help="Fix the peak learning rate.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Fix the images per step.")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="Fix the weight decay.")] = None,
+    dropout: Annotated[float | None, typer.Option(help="Fix the dropout.")] = None,
+    optimizer: Annotated[str | None, typer.Option(help="Fix adamw or sgd.")] = None,
+    augment: Annotated[str | None, typer.Option(help="Fix none, flip, standard or robust.")] = None,
+    freeze: Annotated[
+        str | None,
+        typer.Option(help="Fix none, backbone or staged; else searched if --pretrained."),
+    ] = None,
+    monitor: Annotated[
+        str | None, typer.Option(help="auc, accuracy or loss, on validation [auc].")
+    ] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="Stop after so many epochs without a better one [never].")
+    ] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, float32 or bf16 [auto].")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the search, and of every trial [0].")] = None,
+    split: Annotated[
+        str | None, typer.Option("--split", "--ratios", help="For data without splits: 80/10/10.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Threads that prepare batches [half the cores].")
+    ] = None,
+) -> None:
+    """Search settings that do better on validation than the defaults; the test split is not read.
+
+    Searched: learning rate, batch size, weight decay, dropout, optimiser, augmentation and, with
+    --pretrained, freezing; what is named here or in --config is held fixed. Stop it with Ctrl-C;
+    the same command goes on. The same command in another terminal is a second worker.
+
+    Writes best.toml, trials.csv, tuning.json and tuning.html.
+    """
+    given = dict(locals())
+    from bonaface.cli._shared import parse_ratios
+    from bonaface.cli._tuning import terminal_tuning
+    from bonaface.config import TrainConfig
+    from bonaface.errors import TrainingError
+    from bonaface.report.tuning import doubt, save_tuning, verdict, write_tuning_page
+    from bonaface.tuning import tune as run
+
+    named = {name: given[name] for name in TrainConfig.model_fields if name in given}
+    settings = TrainConfig.read(config, **named)
+    with terminal_tuning(out) as watch:
+        try:
+            found = run(
+                data,
+                out,
+                settings,
+                trials=trials,
+                storage=storage,
+                ratios=parse_ratios(split),
+                workers=workers,
+                watch=watch,
+            )
+        except KeyboardInterrupt:
+            if watch.last is not None:
+                write_tuning_page(watch.last, out)
+            typer.echo(f"bonaface: stopped; the same command goes on with {out}", err=True)
+            raise typer.Exit(130) from None
+    written = (*save_tuning(found, out), write_tuning_page(found, out))
+    if found.best is None:
+        raise TrainingError(
+            f"expected a trial that ends with a figure, got {len(found.over)} that failed (see "
+            f"{written[-1]}); fix the learning rate lower, or --precision float32"
+        )
+    typer.echo(" ".join(filter(None, (verdict(found), doubt(found)))))
+    for path in written:
+        typer.echo(f"wrote {path}")
+    shares = f" --split {split}" if split else ""
+    typer.echo(
+        f"Next:   bonaface train {data} --config {out / 'best.toml'} --out {out / 'best'}{shares}"
+    )
