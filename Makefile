@@ -39,7 +39,7 @@ demo: $(VENV)/.train
 	$(BIN)/bonaface demo
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 check: lint types test
 

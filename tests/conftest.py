@@ -13,6 +13,10 @@ from hypothesis import HealthCheck, settings
 from bonaface.bundle import finish_bundle
 from tiny import SIZE, make_card, write_brightness_onnx
 
+# Where tests run side by side, threads of PyTorch would wait for each other. It reads this once.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # No test is about time. In CI the same examples each time; elsewhere new ones.
 settings.register_profile(
     "steady",
