@@ -286,6 +286,8 @@ def test_a_run_of_other_settings_or_data_is_not_taken_for_ours(whole, sets):
     [
         ({"arms": {"cnn": {}, "net": {"pretrained": "nowhere"}}}, "arm 'net'"),
         ({"arms": {"cnn": {"size": 40}}}, "arm 'cnn': expected a multiple of 32"),
+        ({"arms": {"cnn": {"pictures": [20, 41]}}}, "arm 'cnn': expected pictures of at most 40"),
+        ({"arms": {"cnn": {"augment": "much"}}}, "arm 'cnn'"),
         ({"transfer": ["nowhere"]}, "nowhere"),
     ],
 )

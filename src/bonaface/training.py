@@ -176,8 +176,7 @@ def prepare(
     for note in samples.notes:
         watch.note(note)
     _check_claim(out, config, resume)
-    recipe(config.augment)
-    kinds = check_kinds(KINDS if config.forge_kinds is None else config.forge_kinds)
+    check_settings(config, samples)
     torch.manual_seed(config.seed)
     made = registry.create(config)
     if made.origin.get("fresh"):
@@ -195,9 +194,20 @@ def prepare(
     watch.note(looked.line)
     run = Run(out, config, made, cache, samples, samples.fingerprint(), workers, watch, looked)
     if config.forge:
-        run = replace(run, mix=_mix(run, kinds))
+        run = replace(run, mix=_mix(run))
     write_text(run.folder / "config.toml", config.to_toml())
     return run
+
+
+def check_settings(config: TrainConfig, samples: Samples) -> None:
+    """Find fault with settings before anything is built or decoded.
+
+    Raises:
+        ConfigError: a recipe or a kind of forgery is unknown, or there are fewer training pictures.
+    """
+    recipe(config.augment)
+    _kinds(config)
+    _used(samples, config)
 
 
 def fit(run: Run, *, resume: bool) -> State:
@@ -466,7 +476,7 @@ def _batches(run: Run) -> tuple[Batches, Batches]:
     )
 
 
-def _mix(run: Run, kinds: tuple[str, ...]) -> Mix:
+def _mix(run: Run) -> Mix:
     """Look for the faces of the real training crops, and make what forges them."""
     cache, config = run.cache, run.config
     reals = [int(i) for i in _rows_of(cache, "train") if cache.rows[i].label == 0]
@@ -479,13 +489,17 @@ def _mix(run: Run, kinds: tuple[str, ...]) -> Mix:
         workers=processor_count(),
         progress=run.watch.searched,
     )
-    mix = Mix(cache.pixels, cache.rows, faces, config.forge, kinds)
+    mix = Mix(cache.pixels, cache.rows, faces, config.forge, _kinds(config))
     own = len(_rows_of(cache, "train"))
     run.watch.note(
         f"{len(faces)} of {len(reals)} real training pictures have a face to forge; "
         f"{mix.count(own)} forged ones ({', '.join(mix.kinds)}) join the {own} of each epoch"
     )
     return mix
+
+
+def _kinds(config: TrainConfig) -> tuple[str, ...]:
+    return check_kinds(KINDS if config.forge_kinds is None else config.forge_kinds)
 
 
 def _class_weights(run: Run) -> tuple[float, float]:

@@ -16,13 +16,13 @@ from pydantic import Field
 from bonaface.bundle import Bundle, load_bundle
 from bonaface.config import Config, TrainConfig
 from bonaface.detector import load_detector
-from bonaface.errors import BonafaceError, ConfigError, DataError, DivergedError
+from bonaface.errors import BundleError, ConfigError, DataError, DivergedError
 from bonaface.evaluate import Evaluation, evaluate, read_evaluation, save_evaluation
 from bonaface.history import read_history
 from bonaface.models import registry
 from bonaface.reproduce.analysis import Finished, Planned, Study, analyse
 from bonaface.samples import Samples, load_samples
-from bonaface.training import Watch, train
+from bonaface.training import Watch, check_settings, train
 
 __all__ = ["Finished", "Planned", "Study", "StudyConfig", "plan", "reproduce"]
 
@@ -150,8 +150,7 @@ def reproduce(
     missing = [run for run in planned if bundles[run.name] is None]
     failed: dict[str, str] = {}
     if not finished_only:
-        for run in {run.arm: run for run in missing}.values():
-            _try_out(run)
+        _try_out(missing, samples)
         for at, run in enumerate(missing, 1):
             watch.note(f"run {at} of {len(missing)}: {run.name}")
             try:
@@ -242,12 +241,17 @@ def _finished(folder: Path, run: Planned, samples: Samples) -> Bundle | None:
     return bundle
 
 
-def _try_out(run: Planned) -> None:
-    """Build an arm's network once, so that what cannot be built fails before hours of training."""
-    try:
-        registry.create(run.config)
-    except BonafaceError as error:
-        raise type(error)(f"arm {run.arm!r}: {error}") from error
+def _try_out(missing: Sequence[Planned], samples: Samples) -> None:
+    """Let what cannot work fail before hours of training; each arm's network is built once."""
+    built = set()
+    for run in missing:
+        try:
+            check_settings(run.config, samples)
+            if run.arm not in built:
+                registry.create(run.config)
+        except (ConfigError, BundleError) as error:
+            raise type(error)(f"arm {run.arm!r}: {error}") from error
+        built.add(run.arm)
 
 
 def _multiply_adds(bundle: Bundle) -> int:
