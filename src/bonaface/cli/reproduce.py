@@ -10,6 +10,7 @@ import typer
 from bonaface.errors import ConfigError
 
 if TYPE_CHECKING:
+    from bonaface.metrics import Figure
     from bonaface.reproduce import Study
 
 _SOME_MISSING = 3
@@ -79,25 +80,25 @@ def _numbers(text: str) -> list[int]:
 
 
 def _show(study: Study) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
+    width = max(len(cell.arm) for cell in study.cells) + 2
     for epochs in study.budgets:
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        table.add_column(f"after {epochs} epoch{'s' * (epochs > 1)}", no_wrap=True)
-        table.add_column("seeds", justify="right")
-        for name in ("accuracy", "auc"):
-            table.add_column(f"test {name}", justify="right")
-        table.add_column("validation auc", justify="right")
-        rows = [("majority class", "", study.majority, "")] + [
-            (cell.arm, str(len(cell.runs)), cell.figures, f"{cell.validation_auc:.3f}")
-            for cell in study.table(epochs)
-        ]
-        for arm, seeds, found, validation in rows:
-            table.add_row(arm, seeds, str(found["accuracy"]), str(found["auc"]), validation)
-        Console().print(table)
+        cells = study.table(epochs)
+        title = f"after {epochs} epoch{'s' * (epochs > 1)}"
+        width = max(width, len(title) + 2)
+        typer.echo(f"{title:{width}}seeds  {'test accuracy':22}{'test AUC':22}validation AUC")
+        typer.echo(f"{'majority class':{width}}       {_short(study.majority['accuracy'])}")
+        for cell in cells:
+            accuracy, auc = (_short(cell.figures[name]) for name in ("accuracy", "auc"))
+            typer.echo(
+                f"{cell.arm:{width}}{len(cell.runs):5d}  {accuracy:22}{auc:22}"
+                f"{cell.validation_auc:.3f}"
+            )
     chosen = study.chosen
     typer.echo(
         f"Validation chooses {chosen.arm} after {chosen.epochs} epochs: test accuracy "
         f"{chosen.figures['accuracy']}, AUC {chosen.figures['auc']}."
     )
+
+
+def _short(figure: Figure) -> str:
+    return str(figure).split(" (", maxsplit=1)[0]
