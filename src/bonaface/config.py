@@ -43,6 +43,14 @@ class Config(BaseModel):
                 f"setting {setting!r}: {first['msg']}, got {first['input']!r}{hint}"
             ) from error
 
+    def changes(self, later: Self) -> list[str]:
+        """What differs in other settings, each as "key = value, now value"."""
+        return [
+            f"{key} = {before!r}, now {now!r}"
+            for key in type(self).model_fields
+            if (before := getattr(self, key)) != (now := getattr(later, key))
+        ]
+
     def to_toml(self) -> str:
         """TOML that `read` takes; settings that are None are left out."""
         import tomli_w

@@ -421,12 +421,7 @@ def _check_claim(out: Path, config: TrainConfig, resume: bool) -> None:
             f"expected a new folder as --out, got {str(out)!r}, which holds a run; "
             "add --resume to go on with it, or name another folder"
         )
-    before = TrainConfig.read(settings)
-    changed = [
-        f"{key} = {getattr(before, key)!r}, now {getattr(config, key)!r}"
-        for key in TrainConfig.model_fields
-        if getattr(before, key) != getattr(config, key)
-    ]
+    changed = TrainConfig.read(settings).changes(config)
     if changed:
         raise ConfigError(
             f"expected the settings that the run in {str(out)!r} began with "

@@ -222,13 +222,8 @@ def _finished(folder: Path, run: Planned, samples: Samples) -> Bundle | None:
     if not (folder / "card.json").is_file():
         return None
     bundle = load_bundle(folder)
-    before = TrainConfig.read(None, **bundle.card.training["config"])
-    if before != run.config:
-        changed = [
-            f"{key} = {getattr(before, key)!r}, now {getattr(run.config, key)!r}"
-            for key in TrainConfig.model_fields
-            if getattr(before, key) != getattr(run.config, key)
-        ]
+    changed = TrainConfig.read(None, **bundle.card.training["config"]).changes(run.config)
+    if changed:
         raise ConfigError(
             f"expected the run {run.name!r} to have the study's settings, but it was made with "
             f"{'; '.join(changed)}; name the arm otherwise, or take another --out"
