@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from bonaface.compare import Comparison, Entry
 from bonaface.report import plots
-from bonaface.report.render import FIGURES, count, render
+from bonaface.report.render import FIGURES, count, in_words, render
 
 
 def comparison_page(
@@ -70,8 +70,8 @@ def _verdict(c: Comparison) -> str:
     }
     for name, others in beaten.items():
         if len(others) == len(names) - 1:
-            return f"{name} {verb} {_and(others)}."
-    parts = [f"{name} {verb} {_and(others)}" for name, others in beaten.items() if others]
+            return f"{name} {verb} {in_words(others)}."
+    parts = [f"{name} {verb} {in_words(others)}" for name, others in beaten.items() if others]
     return "; ".join(parts) + ". Between the other pairs no difference could be shown."
 
 
@@ -82,7 +82,3 @@ def _basis(c: Comparison) -> str:
         f"{count(c.n_real)} real and {count(c.n_fake)} fake{groups if c.n_groups < n else ''}. "
         "Each detector decides at its own threshold, which was chosen on validation data."
     )
-
-
-def _and(names: Sequence[str]) -> str:
-    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))

@@ -18,7 +18,15 @@ from bonaface.evaluate import Evaluation
 from bonaface.images import read_image
 from bonaface.metrics import UNKNOWN
 from bonaface.report import plots
-from bonaface.report.render import FIGURES, count, percent, render, threshold, with_interval
+from bonaface.report.render import (
+    FIGURES,
+    count,
+    percent,
+    render,
+    threshold,
+    versions,
+    with_interval,
+)
 
 WORST = 10
 LISTED = 200
@@ -282,11 +290,7 @@ def _facts(e: Evaluation) -> list[tuple[str, str]]:
         if e.resamples
         else "none were asked for",
         "Decision": f"fake when score ≥ {e.threshold!r}",
-        "Measured with": _listed(e.versions),
-        "Trained with": _listed(d.versions),
+        "Measured with": versions(e.versions),
+        "Trained with": versions(d.versions),
     }
     return [(term, fact) for term, fact in facts.items() if fact]
-
-
-def _listed(versions: Mapping[str, str]) -> str:
-    return ", ".join(f"{name} {number}" for name, number in versions.items())

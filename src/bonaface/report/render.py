@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,16 @@ def with_interval(figure: Figure) -> str:
         else f"no interval: {figure.reason}"
     )
     return f"{percent(figure.value)} ({inside})"
+
+
+def in_words(names: Sequence[str]) -> str:
+    """Names with commas, and "and" before the last."""
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+def versions(found: Mapping[str, str]) -> str:
+    """Libraries with their versions."""
+    return ", ".join(f"{name} {number}" for name, number in found.items())
 
 
 def _minus(text: str) -> str:

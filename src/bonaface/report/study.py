@@ -10,9 +10,7 @@ from bonaface.files import write_json, write_text
 from bonaface.metrics import Figure
 from bonaface.report import study_plots
 from bonaface.report import study_tables as tables
-from bonaface.report.comparison import _and
-from bonaface.report.evaluation import _listed
-from bonaface.report.render import FIGURES, count, percent, rate, render, span
+from bonaface.report.render import FIGURES, count, in_words, percent, rate, render, span, versions
 from bonaface.report.study_tables import after, budget, several
 
 if TYPE_CHECKING:  # its package trains, and so loads PyTorch, which the other reports do without
@@ -127,11 +125,11 @@ def _sureness(study: Study) -> str:
         return "No other arm was compared with it after as many epochs on all pictures."
     said = []
     if beaten := [other for other, name in better.items() if name == arm]:
-        said.append(f"its AUC was shown to be higher than that of {_and(beaten)}")
+        said.append(f"its AUC was shown to be higher than that of {in_words(beaten)}")
     if level := [other for other, name in better.items() if name is None]:
-        said.append(f"from {_and(level)} no difference in AUC could be shown")
+        said.append(f"from {in_words(level)} no difference in AUC could be shown")
     if ahead := [other for other, name in better.items() if name == other]:
-        said.append(f"the AUC of {_and(ahead)} was shown to be higher")
+        said.append(f"the AUC of {in_words(ahead)} was shown to be higher")
     return f"How sure is that? {after(epochs)} on all pictures, {'; '.join(said)}."
 
 
@@ -148,9 +146,9 @@ def _basis(study: Study) -> str:
     return (
         f"{several(len(runs), 'run')} of {several(len(_arms(study)), 'arm')} (an arm: a network, "
         f"what it begins with and how it is trained); seed{'' if len(seeds) == 1 else 's'} "
-        f"{_and(list(map(str, seeds)))}; {_and(list(map(str, lengths)))} "
-        f"epoch{'' if lengths == [1] else 's'}; {_and(list(map(count, sizes)))} training pictures. "
-        f"The data set: {splits}."
+        f"{in_words(list(map(str, seeds)))}; {in_words(list(map(str, lengths)))} "
+        f"epoch{'' if lengths == [1] else 's'}; {in_words(list(map(count, sizes)))} training "
+        f"pictures. The data set: {splits}."
     )
 
 
@@ -241,8 +239,8 @@ def _facts(study: Study) -> list[tuple[str, str]]:
     from bonaface.reproduce.analysis import RESAMPLES  # there is a study, so it is loaded
 
     runs = [run for cell in study.cells for run in cell.runs]
-    trained = dict.fromkeys(_listed(run.card.versions) for run in runs)
-    measured = dict.fromkeys(_listed(run.evaluation.versions) for run in runs)
+    trained = dict.fromkeys(versions(run.card.versions) for run in runs)
+    measured = dict.fromkeys(versions(run.evaluation.versions) for run in runs)
     order = (
         "Some runs are missing while test figures are known: settings must not be changed from "
         "here on"

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 from bonaface.config import TrainConfig
 from bonaface.metrics import Figure
 from bonaface.report import study_plots
-from bonaface.report.comparison import _and
-from bonaface.report.render import FIGURES, count, p_value, percent, rate, span
+from bonaface.report.render import FIGURES, count, in_words, p_value, percent, rate, span
 from bonaface.report.study_plots import Curves, Look
 
 if TYPE_CHECKING:  # its package trains, and so loads PyTorch, which the other reports do without
@@ -70,7 +69,7 @@ def _reasons(rows: Iterable[tuple[str, Mapping[str, Figure]]]) -> list[str]:
         for name in COLUMNS:
             if figures[name].low is None:
                 found.setdefault((name, figures[name].reason or ""), []).append(arm)
-    return [f"{within(name)} of {_and(arms)}: {why}" for (name, why), arms in found.items()]
+    return [f"{within(name)} of {in_words(arms)}: {why}" for (name, why), arms in found.items()]
 
 
 def curves(study: Study, look: Mapping[str, Look]) -> list[dict[str, Any]]:
@@ -82,7 +81,7 @@ def curves(study: Study, look: Mapping[str, Look]) -> list[dict[str, Any]]:
         return []
     caption = "Thick: mean over the seeds. Thin: single seeds. Dots: the epochs that were kept."
     if shorter:
-        runs = _and([several(epochs, "epoch") for epochs in shorter])
+        runs = in_words([several(epochs, "epoch") for epochs in shorter])
         caption += f" Dashed: the runs of {runs}, with a schedule of their own."
     if len(longest) > 1:
         caption += " Grey: from the lowest to the highest of the means."
@@ -224,7 +223,7 @@ def ablation(study: Study, one: Contrast) -> str:
             f"{outcome.get(seen['shown'], 'no difference could be shown')}"
         )
     text = (
-        f"{after(one.epochs)}, the {_and(added)} branch beside {_and(branches[less])} "
+        f"{after(one.epochs)}, the {in_words(added)} branch beside {in_words(branches[less])} "
         f"({full} less {less}): {'; '.join(said)}."
     )
     configs = [runs[arm].planned.config for arm in (full, less)]
@@ -233,7 +232,7 @@ def ablation(study: Study, one: Contrast) -> str:
         for key in TrainConfig.model_fields
         if key not in _OF_BRANCHES and getattr(configs[0], key) != getattr(configs[1], key)
     ]
-    return f"{text} Mind that the two also differ in {_and(also)}." if also else text
+    return f"{text} Mind that the two also differ in {in_words(also)}." if also else text
 
 
 def confusion(cells: Sequence[Cell]) -> list[dict[str, Any]]:
