@@ -146,7 +146,12 @@ def reproduce(
     planned = plan(config)
     samples = load_samples(data, ratios=ratios, need=("train", "validation", "test"))
     others = _others(config.transfer, samples)
-    bundles = {run.name: _finished(out / "runs" / run.name, run, samples) for run in planned}
+    # Each looks at every file of a set, which need not be done anew for every run.
+    prints = {one.root: one.fingerprint() for one in (samples, *others.values())}
+    bundles = {
+        run.name: _finished(out / "runs" / run.name, run, samples, prints[samples.root])
+        for run in planned
+    }
     missing = [run for run in planned if bundles[run.name] is None]
     failed: dict[str, str] = {}
     if not finished_only:
@@ -183,8 +188,11 @@ def reproduce(
                 bundle.card,
                 read_history(bundle.folder / "training"),
                 costs[run.arm],
-                _measured(bundle, samples, watch),
-                {name: _measured(bundle, other, watch) for name, other in others.items()},
+                _measured(bundle, samples, prints[samples.root], watch),
+                {
+                    name: _measured(bundle, other, prints[other.root], watch)
+                    for name, other in others.items()
+                },
             )
         )
     unfinished = {
@@ -217,7 +225,7 @@ def _others(named: Sequence[str], home: Samples) -> dict[str, Samples]:
     return found
 
 
-def _finished(folder: Path, run: Planned, samples: Samples) -> Bundle | None:
+def _finished(folder: Path, run: Planned, samples: Samples, fingerprint: str) -> Bundle | None:
     """The bundle of a run, if it is there and is that run; None if it is still to be trained."""
     if not (folder / "card.json").is_file():
         return None
@@ -228,7 +236,7 @@ def _finished(folder: Path, run: Planned, samples: Samples) -> Bundle | None:
             f"expected the run {run.name!r} to have the study's settings, but it was made with "
             f"{'; '.join(changed)}; name the arm otherwise, or take another --out"
         )
-    if bundle.card.data["fingerprint"] != samples.fingerprint():
+    if bundle.card.data["fingerprint"] != fingerprint:
         raise DataError(
             f"expected the run {run.name!r} to be trained on {str(samples.root)!r}, got one of "
             "other data; take another --out"
@@ -253,7 +261,7 @@ def _multiply_adds(bundle: Bundle) -> int:
     return registry.multiply_adds(registry.rebuild(bundle), bundle.preprocess.size)
 
 
-def _measured(bundle: Bundle, samples: Samples, watch: Watch) -> Evaluation:
+def _measured(bundle: Bundle, samples: Samples, fingerprint: str, watch: Watch) -> Evaluation:
     """What lies in the bundle's folder for this test split, or else a new evaluation there."""
     folder = bundle.folder / "evaluations" / f"{samples.root.name}-test"
     if (folder / "evaluation.json").is_file():
@@ -261,7 +269,7 @@ def _measured(bundle: Bundle, samples: Samples, watch: Watch) -> Evaluation:
         scored = found.data.real + found.data.fake + len(found.unreadable)
         if (
             found.detector.model_sha256 == bundle.card.files["model.onnx"]
-            and found.data.fingerprint == samples.fingerprint()
+            and found.data.fingerprint == fingerprint
             and found.data.split == "test"
             and found.operating_point.name == "balanced"
             and scored == len(samples.split("test"))
