@@ -126,9 +126,22 @@ def test_an_arm_wins_over_what_all_share():
     assert [(r.name, r.config.size) for r in plan(config)] == [("one-e10-s7", 64)]
 
 
+def test_an_arm_may_have_further_runs_that_differ_in_part():
+    also = [{"epochs": [30], "seeds": [0]}, {"pictures": [20]}]
+    runs = plan(study(arms={"cnn": {"epochs": [10], "also": also}, "two": {"seeds": [1]}}))
+    assert [run.name for run in runs] == [
+        *("cnn-e10-s0", "cnn-n20-e10-s0", "cnn-e10-s1", "cnn-n20-e10-s1", "two-e10-s1"),
+        "cnn-e30-s0",
+    ]
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
+        ({"arms": {"one": {"also": [{"seed": [1]}]}}}, "arm 'one': setting 'seed'"),
+        ({"arms": {"one": {"also": [{"lr": 0.1}]}}}, "arm 'one': setting 'lr'"),
+        ({"arms": {"one": {"also": {"epochs": [3]}}}}, "arm 'one': expected also = [{ epochs"),
+        ({"arms": {"one": {"also": [{}]}}}, "every run once"),
         ({"arms": {"one": {"sise": 64}}}, "arm 'one': setting 'sise'"),
         ({"arms": {"one": {"lr": -1.0}}}, "arm 'one': setting 'lr'"),
         ({"arms": {"one": {"seeds": []}}}, "arm 'one': setting 'seeds'"),
@@ -170,10 +183,21 @@ def test_every_run_is_a_bundle_measured_on_every_test_split(whole):
     for name in NAMES:
         folder = out / "runs" / name
         assert (folder / "card.json").is_file()
-        for data in ("home", "away"):
+        for data in ("home",) if "-n20-" in name else ("home", "away"):
             with (folder / "evaluations" / f"{data}-test" / "scores.csv").open() as file:
                 assert len(list(csv.DictReader(file))) == 32
-    assert [cell.elsewhere["away"]["auc"].n for cell in found.cells] == [32, 32, 32]
+    assert [cell.elsewhere["away"]["auc"].n for cell in found.cells if cell.whole] == [32, 32]
+
+
+def test_only_compared_arms_on_the_whole_set_are_measured_elsewhere(whole, sets):
+    out, _, _ = whole
+    config = study(transfer=[str(sets / "away")], compare=["fast"])
+    found = reproduce(sets / "home", out, config, workers=0)
+    assert [(c.arm, c.whole, list(c.elsewhere)) for c in found.cells] == [
+        ("cnn", False, []),
+        ("cnn", True, []),
+        ("fast", True, ["away"]),
+    ]
 
 
 def test_validation_chooses(whole):

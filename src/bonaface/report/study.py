@@ -44,7 +44,9 @@ def study_page(study: Study) -> str:
     arms = _arms(study)
     look = study_plots.looks(arms)
     budgets = study.budgets or (0,)
-    last = study.table(budgets[-1])
+    # What follows the tables is told once, for the number of epochs that most arms were run with.
+    main = max(budgets, key=lambda epochs: (len(study.table(epochs)), epochs))
+    cells = study.table(main)
     chosen = study.chosen.figures
     return render(
         "study.html",
@@ -70,11 +72,11 @@ def study_page(study: Study) -> str:
         ],
         unfolded=_UNFOLDED,
         ablations=[tables.ablation(study, one) for one in study.ablations],
-        last=budget(budgets[-1], budgets),
-        confusion=tables.confusion(last),
-        elsewhere=tables.elsewhere(study, last),
-        costs=tables.costs(last),
-        cost_plots=tables.cost_plots(last, look),
+        main=budget(main, budgets),
+        confusion=tables.confusion(cells),
+        elsewhere=tables.elsewhere(study, cells),
+        costs=tables.costs(cells),
+        cost_plots=tables.cost_plots(cells, look),
         settings=_settings(study),
         facts=_facts(study),
     )

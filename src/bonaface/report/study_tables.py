@@ -75,10 +75,12 @@ def _reasons(rows: Iterable[tuple[str, Mapping[str, Figure]]]) -> list[str]:
 def curves(study: Study, look: Mapping[str, Look]) -> list[dict[str, Any]]:
     """Learning curves of the arms that were trained on the whole set."""
     whole = [cell for cell in study.cells if cell.whole and all(run.history for run in cell.runs)]
-    *shorter, last = study.budgets or (0,)
-    longest = [cell for cell in whole if cell.epochs == last]
-    if not longest:
+    if not whole:
         return []
+    longest = list(
+        {cell.arm: cell for cell in sorted(whole, key=lambda cell: cell.epochs)}.values()
+    )
+    shorter = sorted({cell.epochs for cell in whole if cell not in longest})
     caption = "Thick: mean over the seeds. Thin: single seeds. Dots: the epochs that were kept."
     if shorter:
         runs = in_words([several(epochs, "epoch") for epochs in shorter])
@@ -95,7 +97,7 @@ def curves(study: Study, look: Mapping[str, Look]) -> list[dict[str, Any]]:
                 [
                     [_along(run, name) for run in other.runs]
                     for other in whole
-                    if other.arm == cell.arm and other.epochs in shorter
+                    if other.arm == cell.arm and other is not cell
                 ],
             )
             for cell in longest
@@ -258,7 +260,8 @@ def confusion(cells: Sequence[Cell]) -> list[dict[str, Any]]:
 
 
 def elsewhere(study: Study, cells: Sequence[Cell]) -> dict[str, Any] | None:
-    """Every arm on every other set, by the one figure that the set allows; None without sets."""
+    """Arms on every other set, by the one figure that the set allows; None without sets."""
+    cells = [cell for cell in cells if cell.elsewhere]
     others = {name: e.data for cell in cells for name, e in cell.runs[0].elsewhere.items()}
     if not others:
         return None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -26,11 +27,21 @@ from bonaface.training import Watch, check_settings, train
 
 __all__ = ["Finished", "Planned", "Study", "StudyConfig", "plan", "reproduce"]
 
-_AXES = ("seeds", "epochs", "pictures")
 _Several = Field(strict=False, min_length=1)
 
 
-class StudyConfig(Config):
+class _Axes(Config):
+    """What the runs of an arm differ in."""
+
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**32)], ...], _Several] = (0,)
+    epochs: Annotated[tuple[Annotated[int, Field(ge=0)], ...], _Several] = (10,)
+    pictures: Annotated[tuple[int | Literal["all"], ...], _Several] = ("all",)
+
+
+_AXES = tuple(_Axes.model_fields)
+
+
+class StudyConfig(_Axes):
     """What a study consists of: every arm at every seed, number of epochs and size of the set.
 
     Attributes:
@@ -38,19 +49,17 @@ class StudyConfig(Config):
         epochs: lengths of a run, each with a schedule of its own; the first is the early look, the
             last should be convergence.
         pictures: sizes of the training set; "all" is the whole.
-        transfer: data sets whose test splits every run is measured on, besides its own; where the
-            study's own is among them, it counts once.
-        compare: arms that are tested against each other; empty: all.
+        compare: arms that are tested against each other and measured on other data; empty: all.
+        transfer: data sets whose test splits these arms, trained on the whole set, are measured on
+            besides their own; where the study's own is among them, it counts once.
         train: settings that all arms share, as of `bonaface train --config`.
         arms: by name, what is its own: settings, and any of seeds, epochs and pictures that differ
-            from those of the study.
+            from those of the study; under ``also`` a list of further such differences from these,
+            each of which adds runs.
     """
 
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**32)], ...], _Several] = (0,)
-    epochs: Annotated[tuple[Annotated[int, Field(ge=0)], ...], _Several] = (10,)
-    pictures: Annotated[tuple[int | Literal["all"], ...], _Several] = ("all",)
-    transfer: Annotated[tuple[str, ...], Field(strict=False)] = ()
     compare: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    transfer: Annotated[tuple[str, ...], Field(strict=False)] = ()
     train: dict[str, Any] = Field(default_factory=dict)
     arms: Annotated[
         dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")], dict[str, Any]],
@@ -73,23 +82,17 @@ def plan(config: StudyConfig) -> tuple[Planned, ...]:
     found = []
     for place, (arm, own) in enumerate(config.arms.items()):
         try:
-            axes = StudyConfig.read(
-                None,
-                **config.model_dump(include=set(_AXES))
-                | {key: value for key, value in own.items() if key in _AXES},
-                arms={arm: {}},
+            shared = _settings(config.train) | _settings(
+                {key: value for key, value in own.items() if key not in (*_AXES, "also")}
             )
-            for seed in axes.seeds:
-                for epochs in axes.epochs:
-                    for pictures in axes.pictures:
-                        settings = TrainConfig.read(
-                            None,
-                            **_settings(config.train)
-                            | _settings({k: v for k, v in own.items() if k not in _AXES})
-                            | {"seed": seed, "epochs": epochs}
-                            | ({} if pictures == "all" else {"pictures": pictures}),
-                        )
-                        found.append(((epochs, seed, place), Planned(arm, settings)))
+            for epochs, seed, pictures in _grid(config, own):
+                settings = TrainConfig.read(
+                    None,
+                    **shared
+                    | {"seed": seed, "epochs": epochs}
+                    | ({} if pictures == "all" else {"pictures": pictures}),
+                )
+                found.append(((epochs, seed, place), Planned(arm, settings)))
         except ConfigError as error:
             raise ConfigError(f"arm {arm!r}: {error}") from error
     found.sort(key=lambda entry: entry[0])
@@ -101,6 +104,22 @@ def plan(config: StudyConfig) -> tuple[Planned, ...]:
                 "twice, or name an arm otherwise"
             )
     return runs
+
+
+def _grid(config: StudyConfig, own: dict[str, Any]) -> list[tuple[int, int, int | str]]:
+    """Epochs, seed and pictures of each run of an arm."""
+    first = config.model_dump(include=set(_AXES)) | {k: own[k] for k in _AXES if k in own}
+    also = own.get("also", [])
+    if not isinstance(also, list) or not all(isinstance(part, dict) for part in also):
+        raise ConfigError(
+            f"expected also = [{{ epochs = [30], seeds = [0] }}] or the like, got {also!r}; "
+            "correct it"
+        )
+    found: list[tuple[int, int, int | str]] = []
+    for part in ({}, *also):
+        axes = _Axes.read(None, **first | part)
+        found += list(product(axes.epochs, axes.seeds, axes.pictures))
+    return found
 
 
 def _settings(given: dict[str, Any]) -> dict[str, Any]:
@@ -177,6 +196,7 @@ def reproduce(
             f"expected finished runs in {str(out / 'runs')!r}, found none of {len(planned)}; "
             "let them run first"
         )
+    compared = config.compare or tuple(config.arms)
     costs: dict[str, int] = {}
     done = []
     for run, bundle in there:
@@ -192,6 +212,7 @@ def reproduce(
                 {
                     name: _measured(bundle, other, prints[other.root], watch)
                     for name, other in others.items()
+                    if run.arm in compared and run.config.pictures is None
                 },
             )
         )
@@ -200,7 +221,7 @@ def reproduce(
         for run in planned
         if bundles[run.name] is None
     }
-    return analyse(samples, done, unfinished, config.compare or tuple(config.arms))
+    return analyse(samples, done, unfinished, compared)
 
 
 def _others(named: Sequence[str], home: Samples) -> dict[str, Samples]:
