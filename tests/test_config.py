@@ -126,7 +126,10 @@ def test_out_of_range_is_refused(name: str, value: float) -> None:
     assert repr(value) in message
 
 
-FLOATS = ("dropout", "lr", "weight_decay", "warmup", "label_smoothing", "clip", "forge")
+FLOATS = (
+    *("dropout", "lr", "weight_decay", "warmup", "label_smoothing", "clip", "forge"),
+    "adversarial",
+)
 
 
 @pytest.mark.parametrize("name", FLOATS)

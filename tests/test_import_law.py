@@ -16,14 +16,16 @@ ROWS = (
     "config layouts samples heif images video faces crops people preprocess corruptions forge "
     "drawn augment scores metrics calibration verdict cropping forging mixing splitting "
     "importing framing facts copies probes audit equalising",
-    "onnxfile bundle judging detector batches models freezing history checkpoints training tuning",
-    "evaluate annotate compare stress attacks explain export scan reproduce report",
+    "onnxfile bundle judging detector batches models freezing history checkpoints hardening "
+    "training tuning",
+    "evaluate annotate compare attacks stress explain export scan reproduce report",
     "service cli",
 )
 ORDER = {name: (row, at) for row, names in enumerate(ROWS) for at, name in enumerate(names.split())}
 TORCH = {"torch", "lightning", "lightning_fabric", "transformers", "efficientnet_lite_pytorch"}
 TORCH_HOMES = {
-    *("batches", "models", "freezing", "history", "checkpoints", "training", "tuning"),
+    *("batches", "models", "freezing", "history", "checkpoints", "hardening", "training"),
+    "tuning",
     *("stress", "attacks", "explain", "export"),
 }
 TORCH_FILES = {

@@ -517,3 +517,15 @@ def test_normalisation_that_is_named_wins_over_that_of_the_weights(data, tmp_pat
     assert bundle.card.training["origin"]["std"] == list(first.preprocess.std)
     with pytest.raises(ConfigError, match="positive deviations"):
         train(data, tmp_path / "bad", config.model_copy(update={"std": (0.0, 0.2, 0.2)}))
+
+
+def test_bf16_leaves_the_pixels_as_they_are():
+    """The hybrid's residual branch works on differences that rounding would take away."""
+    fabric = training._fabric(TrainConfig(precision="bf16"))
+    seen = []
+    network = torch.nn.Conv2d(3, 1, 1)
+    network.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
+    images = torch.rand(1, 3, 4, 4)
+    found = fabric.setup(network)(images)
+    assert torch.equal(seen[0], images)
+    assert not torch.equal(found, network(images))  # inside it is bf16 all the same

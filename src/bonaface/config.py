@@ -89,6 +89,8 @@ class TrainConfig(Config):
         augment: a recipe from `bonaface.augment.RECIPES`.
         forge: share of the pictures of an epoch that are real training faces, forged anew.
         forge_kinds: of forgery, out of `bonaface.forge.KINDS`; None: all.
+        adversarial: train on the worst pictures within so many grey levels of each
+            (`bonaface.hardening`); 0: on the pictures as they are.
         precision: auto takes bf16 where the processor multiplies it natively, else float32.
         monitor: validation figure that picks the epoch and stops the run.
         patience: epochs without a better monitor before the run stops; 0: never.
@@ -120,6 +122,7 @@ class TrainConfig(Config):
     augment: str = "flip"
     forge: float = Field(default=0.0, ge=0, le=0.9)
     forge_kinds: Annotated[tuple[str, ...], Field(strict=False)] | None = None
+    adversarial: float = Field(default=0.0, ge=0, le=64)
     precision: Literal["auto", "float32", "bf16"] = "auto"
     monitor: Literal["auc", "accuracy", "loss"] = "auc"
     patience: int = Field(default=0, ge=0)

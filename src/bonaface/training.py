@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.precision import MixedPrecision
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 from torch.nn.functional import binary_cross_entropy_with_logits
@@ -38,6 +39,7 @@ from bonaface.faces import CenterFace, open_finder
 from bonaface.files import write_text
 from bonaface.forge import KINDS, check_kinds
 from bonaface.freezing import Freezing
+from bonaface.hardening import STEPS, perturbed
 from bonaface.history import Epoch, TensorBoard, overfitting_from, write_history
 from bonaface.metrics import figures
 from bonaface.mixing import FACES, Mix, find_faces
@@ -195,6 +197,11 @@ def prepare(
     run = Run(out, config, made, cache, samples, samples.fingerprint(), workers, watch, looked)
     if config.forge:
         run = replace(run, mix=_mix(run))
+    if config.adversarial:
+        watch.note(
+            f"adversarial training within {config.adversarial:g} grey levels: {STEPS + 1} passes "
+            "a step; loss and accuracy in training are of the attacked pictures"
+        )
     write_text(run.folder / "config.toml", config.to_toml())
     return run
 
@@ -224,17 +231,21 @@ def fit(run: Run, *, resume: bool) -> State:
     module, optimizer = fabric.setup(network, memory)
     goes_on = resume and run.last.is_file()
     state = load(run.last, network, memory, run.note()) if goes_on else State()
-    events = TensorBoard(run.folder / "tensorboard", len(state.history))
 
-    with _stop_requested() as stop, closing(events) as board:
+    with (
+        _stop_requested() as stop,
+        closing(TensorBoard(run.folder / "tensorboard", len(state.history))) as board,
+    ):
         while state.epoch < config.epochs and not _patience_is_over(state, config):
             begun, images = time.perf_counter(), 0
             freezing.apply(network, state.epoch)
             for batch in batches.shuffled(state.epoch, state.step):
                 _set_rate(memory, _rate(run, len(batches), state.epoch, state.step))
                 # Keyed by the step, so that dropout is the same after a resume.
-                torch.manual_seed(_step_seed(config.seed, state))
+                chance = torch.manual_seed(_step_seed(config.seed, state))
                 inputs, labels = fabric.to_device((batch.images, batch.labels))
+                if config.adversarial:
+                    inputs = _attacked(run, fabric, inputs, labels, chance)
                 logits = module(inputs).float()
                 loss = _loss(logits, labels, class_weight, config.label_smoothing)
                 if not math.isfinite(loss_value := float(loss.detach())):
@@ -290,6 +301,22 @@ def schedule(step: int, total: int, warmup: float) -> float:
     if step < rise:
         return (step + 1) / (rise + 1)
     return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(total - rise, 1)))
+
+
+def _attacked(
+    run: Run,
+    fabric: Fabric,
+    inputs: torch.Tensor,
+    labels: torch.Tensor,
+    chance: torch.Generator,
+) -> torch.Tensor:
+    """A batch as an attack on the network makes it, found in the precision of the training."""
+    # The plain network: Fabric's wrapper lets nobody but Fabric go backward.
+    network, budget = run.made.module, run.config.adversarial
+    with fabric.autocast():
+        return perturbed(
+            network, inputs, labels, run.made.preprocess, budget=budget, generator=chance
+        )
 
 
 def _loss(
@@ -547,21 +574,30 @@ def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 def _fabric(config: TrainConfig) -> Fabric:
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    return Fabric(accelerator="auto", devices=1, precision=_precision(config))
+    if config.precision == "float32" or (config.precision == "auto" and not _native_bf16()):
+        return Fabric(accelerator="auto", devices=1, precision="32-true")
+    kinds = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    device = next((kind for kind, there in kinds.items() if there), "cpu")
+    return Fabric(accelerator=device, devices=1, plugins=[_MixedInside("bf16-mixed", device)])
 
 
-def _precision(config: TrainConfig) -> Any:
-    if config.precision == "float32":
-        return "32-true"
-    if config.precision == "bf16":
-        return "bf16-mixed"
+class _MixedInside(MixedPrecision):
+    """Leaves the pixels that go in as they are, where Fabric would round them to bf16.
+
+    The residual branch and the power spectrum live on differences that it would round away.
+    """
+
+    def convert_input(self, data: Any) -> Any:
+        return data
+
+
+def _native_bf16() -> bool:
+    """Whether the processor multiplies it itself."""
     if torch.cuda.is_available():
-        native = torch.cuda.is_bf16_supported()
-    else:
-        # Not public, and not in every version; without an answer, float32 is never wrong.
-        asked = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
-        native = any(getattr(torch.cpu, name, bool)() for name in asked)
-    return "bf16-mixed" if native else "32-true"
+        return bool(torch.cuda.is_bf16_supported())
+    # Not public, and not in every version; without an answer, float32 is never wrong.
+    asked = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return any(bool(getattr(torch.cpu, name, bool)()) for name in asked)
 
 
 def _step_seed(seed: int, state: State) -> int:

@@ -11,6 +11,7 @@ from typer.testing import CliRunner, Result
 from bonaface import cli, training
 from bonaface.config import TrainConfig
 from bonaface.drawn import write_drawn_set
+from bonaface.hardening import STEPS
 
 SMALL = ("--model", "cnn", "--size", "32", "--epochs", "1", "--batch-size", "4")
 
@@ -97,6 +98,17 @@ def test_kinds_of_forgery_are_separated_by_commas(
     assert called["config"] == TrainConfig(forge=0.3, forge_kinds=("swap", "inpaint"))
 
 
+def test_adversarial_training_says_what_it_costs(data: Path, tmp_path: Path) -> None:
+    done = train(data, "--out", tmp_path / "run", *SMALL, "--adversarial", 2)
+    assert done.exit_code == 0, done.output
+    assert "adversarial training within 2 grey levels: 4 passes a step" in done.stderr
+    card = json.loads((tmp_path / "run" / "card.json").read_text())
+    assert card["training"]["config"]["adversarial"] == 2
+    text = CliRunner().invoke(cli.app, ["train", "--help"], env={"COLUMNS": "200"}).stdout
+    (line,) = [line for line in text.splitlines() if "--adversarial" in line]
+    assert f"{STEPS + 1} times the cost" in line
+
+
 def test_a_run_that_was_stopped_says_how_to_go_on(
     data: Path, tmp_path: Path, called: dict[str, Any]
 ) -> None:
@@ -128,6 +140,9 @@ def test_notes_cannot_steer_the_terminal(
         (("--model", "nonsense"), "nonsense"),
         (("--balance", "nonsense"), "balance"),
         (("--epochs", "-1"), "epochs"),
+        (("--adversarial", "-1"), "adversarial"),
+        (("--adversarial", "65"), "adversarial"),
+        (("--adversarial", "nan"), "adversarial"),
         (("--size", "33"), "32"),
         (("--split", "80"), "80/10/10"),
         (("--split", "80/20"), "80/10/10"),

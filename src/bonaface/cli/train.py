@@ -48,6 +48,12 @@ def train(
     forge_kinds: Annotated[
         str | None, typer.Option(metavar="A,B", help="self_blend, swap, resample, inpaint [all].")
     ] = None,
+    adversarial: Annotated[
+        float | None,
+        typer.Option(
+            metavar="EPS", help="PGD training within so many grey levels; 4 times the cost [0]."
+        ),
+    ] = None,
     stages: Annotated[int | None, typer.Option(help="Of resnet50v2, 1 to 4 [3].")] = None,
     branches: Annotated[
         str | None, typer.Option(metavar="A,B", help="Of hybrid: rgb, residual [both].")
