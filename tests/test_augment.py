@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
+from bonaface import augment
 from bonaface.augment import RECIPES, recipe
+from bonaface.corruptions import PRESETS, corrupt
 from bonaface.errors import ConfigError
 
 NAMES = tuple(RECIPES)
@@ -22,7 +24,7 @@ PHOTO: NDArray[np.uint8] = np.ascontiguousarray(skimage.data.astronaut()[0:128, 
     name=st.sampled_from(NAMES),
     seed=st.integers(0, 2**32 - 1),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_any_small_image(image: NDArray[np.uint8], name: str, seed: int) -> None:
     before = image.copy()
     image.flags.writeable = False
@@ -109,6 +111,53 @@ def test_standard_moves_about_the_middle() -> None:
             column = float((columns * weight).sum() / weight.sum())
             assert abs(row - (height - 1) / 2) <= 0.06 * height + 0.6
             assert abs(column - (width - 1) / 2) <= 0.06 * width + 0.6
+
+
+def test_robust_delivers_half_of_what_standard_makes() -> None:
+    crop = np.ascontiguousarray(PHOTO[::2, ::2])
+    same = sum(
+        np.array_equal(
+            recipe("robust")(crop, np.random.default_rng(seed)),
+            recipe("standard")(crop, np.random.default_rng(seed)),
+        )
+        for seed in range(400)
+    )
+    assert 160 <= same <= 240  # four deviations
+
+
+def test_robust_delivers_by_presets_and_by_chance(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[tuple[str, int]] = []
+
+    def noted(
+        image: NDArray[np.uint8], name: str, severity: int, rng: np.random.Generator
+    ) -> NDArray[np.uint8]:
+        steps.append((name, severity))
+        return corrupt(image, name, severity, rng)
+
+    monkeypatch.setattr(augment, "corrupt", noted)
+    crop = np.ascontiguousarray(PHOTO[::4, ::4])
+    ways = {"preset": 0, "codec": 0}
+    seen: dict[str, set[int]] = {}
+    for seed in range(1200):
+        steps.clear()
+        recipe("robust")(crop, np.random.default_rng(seed))
+        last = steps[-1][0] if steps else ""
+        ways["preset"] += last in PRESETS
+        ways["codec"] += last in ("jpeg", "webp")
+        names = [name for name, _ in steps if name not in ("brightness", "contrast")]
+        if last in PRESETS:
+            assert names == [last]
+        elif names:
+            assert [*names[:-1]] == [n for n in ("rescale", "blur", "noise") if n in names]
+        for name, severity in steps:
+            seen.setdefault(name, set()).add(severity)
+    for count in ways.values():
+        assert 240 <= count <= 360  # a quarter, four deviations
+    for name in (*PRESETS, "jpeg", "webp"):
+        assert seen.pop(name) == {1, 2, 3, 4, 5}
+    for name in ("rescale", "blur", "noise"):
+        assert seen.pop(name) == {1, 2, 3, 4}
+    assert seen == {"brightness": {1, 2, 3}, "contrast": {1, 2, 3}}
 
 
 def test_unknown_recipe_lists_the_choices() -> None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from bonaface.corruptions import corrupt
+from bonaface.corruptions import PRESETS, corrupt
 from bonaface.errors import ConfigError
 
 Pixels = NDArray[np.uint8]
 Recipe = Callable[[Pixels, np.random.Generator], Pixels]
+
+_PRESETS: Final = tuple(PRESETS)
 
 
 def none(image: Pixels, rng: np.random.Generator) -> Pixels:
@@ -55,15 +58,22 @@ def standard(image: Pixels, rng: np.random.Generator) -> Pixels:
 
 
 def robust(image: Pixels, rng: np.random.Generator) -> Pixels:
-    """`standard`, then for half of the crops a re-delivery: shrunk, blurred, noisy, re-saved."""
+    """`standard`, then half of the crops are re-delivered, in one of two ways.
+
+    Half of these by a preset of `corruptions.PRESETS`; the others are shrunk, blurred or made
+    noisy by chance and re-saved.
+    """
     image = standard(image, rng)
     if rng.random() < 0.5:
-        for name, share in (("rescale", 0.5), ("blur", 0.2), ("noise", 0.2)):
-            if rng.random() < share:
-                image = corrupt(image, name, int(rng.integers(1, 5)), rng)
-        codec = "webp" if rng.random() < 0.2 else "jpeg"
-        image = corrupt(image, codec, int(rng.integers(1, 6)), rng)
-    return image
+        return image
+    if rng.random() < 0.5:
+        preset = _PRESETS[int(rng.integers(len(_PRESETS)))]
+        return corrupt(image, preset, int(rng.integers(1, 6)), rng)
+    for name, share in (("rescale", 0.5), ("blur", 0.2), ("noise", 0.2)):
+        if rng.random() < share:
+            image = corrupt(image, name, int(rng.integers(1, 5)), rng)
+    codec = "webp" if rng.random() < 0.2 else "jpeg"
+    return corrupt(image, codec, int(rng.integers(1, 6)), rng)
 
 
 RECIPES: dict[str, Recipe] = {
