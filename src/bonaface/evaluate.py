@@ -57,8 +57,11 @@ _WITHOUT = {
 }
 
 
+Pixels = NDArray[np.uint8]
 # A sample with its crop, or with the reason why there is none.
-Read = tuple[Sample, NDArray[np.uint8] | str]
+Read = tuple[Sample, Pixels | str]
+# What is done to a sample's crop before it is scored.
+Change = Callable[[Sample, Pixels], Pixels]
 
 
 class Scorer(Protocol):
@@ -261,7 +264,7 @@ def evaluate(
             "name a split that is there, or let one be made with --ratios"
         )
     chosen = within if limit is None else within.limit(limit, seed)
-    scores, unreadable = _score(detector, chosen, workers, progress)
+    scores, unreadable = score_samples(detector, chosen, workers=workers, progress=progress)
     facts = _detector_facts(detector)
     data = _data_facts(samples, chosen, split, scores)
     measure = partial(figures, resamples=resamples, seed=seed)
@@ -284,7 +287,7 @@ def evaluate(
         operating_point=point,
         figures=found[operating_point],
         confusion=confusion(scores, point.threshold),
-        answers=_answers(scores, detector.bundle),
+        answers=answers(scores, detector.bundle),
         attacks=attacks if attacks.by_generator else None,
         measured=tuple(
             Measured(p, found[key]["apcer"], found[key]["bpcer"])
@@ -378,17 +381,39 @@ def as_utf8(text: str) -> str:
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def _score(
+def score_samples(
     detector: Scorer,
     samples: Samples,
-    workers: int,
-    progress: Callable[[int, int], None] | None,
+    *,
+    change: Change | None = None,
+    workers: int = 2,
+    progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Scores, tuple[Unreadable, ...]]:
+    """Score every sample.
+
+    Args:
+        detector: what scores them.
+        samples: at least one.
+        change: what is done to each crop, at its own size, before it is scored.
+        workers: reading threads, which also call `change`.
+        progress: called with the number of pictures done and their total, after each batch.
+
+    Raises:
+        DataError: none of them could be read.
+        BundleError: the network gives no finite logits.
+    """
+    # Shrinking in the threads and not in the detector: what waits is small, however large the
+    # pictures are, and resizing what already has the right size changes nothing.
+    resize = detector.bundle.preprocess.resize
+
+    def prepare(sample: Sample, crop: Pixels) -> Pixels:
+        return resize(change(sample, crop) if change else crop)
+
     scored: list[Sample] = []
     found: list[NDArray[np.float64]] = []
     unreadable: list[Unreadable] = []
     done = 0
-    for batch in _batches(_read_ahead(detector, samples, workers)):
+    for batch in in_batches(read_ahead(samples, prepare, workers)):
         good = [(sample, crop) for sample, crop in batch if not isinstance(crop, str)]
         unreadable += [
             Unreadable(sample.path, sample.label, crop)
@@ -411,23 +436,21 @@ def _score(
     return Scores.of_samples(scored, logits, detector.calibration(logits)), tuple(unreadable)
 
 
-def _read_ahead(detector: Scorer, samples: Samples, workers: int) -> Iterator[Read]:
-    """Each sample in order, with its crop at the network's size or the reason why there is none."""
-    # Shrinking here and not in the detector: what waits is small, however large the pictures
-    # are, and resizing what already has the right size changes nothing.
-    shrink = detector.bundle.preprocess.resize
+def read_ahead(samples: Samples, prepare: Change, workers: int = 2) -> Iterator[Read]:
+    """Each sample in order, with its crop as `prepare` makes it or the reason why there is none."""
 
-    def read(path: Path) -> NDArray[np.uint8] | str:
+    def read(sample: Sample) -> Pixels | str:
         try:
-            return shrink(read_image(path).pixels)
+            pixels = read_image(samples.absolute(sample)).pixels
         except ImageError as error:
             return error.reason
+        return prepare(sample, pixels)
 
-    waiting: deque[tuple[Sample, Future[NDArray[np.uint8] | str]]] = deque()
+    waiting: deque[tuple[Sample, Future[Pixels | str]]] = deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="read")
     try:
         for sample in samples.rows:
-            waiting.append((sample, pool.submit(read, samples.absolute(sample))))
+            waiting.append((sample, pool.submit(read, sample)))
             if len(waiting) >= BATCH * BATCHES_AHEAD:
                 first, future = waiting.popleft()
                 yield first, future.result()
@@ -438,7 +461,8 @@ def _read_ahead(detector: Scorer, samples: Samples, workers: int) -> Iterator[Re
         pool.shutdown(cancel_futures=True)
 
 
-def _batches(items: Iterator[Read]) -> Iterator[list[Read]]:
+def in_batches(items: Iterator[Read]) -> Iterator[list[Read]]:
+    """`BATCH` of them at a time."""
     batch: list[Read] = []
     for item in items:
         batch.append(item)
@@ -480,8 +504,8 @@ def _data_facts(samples: Samples, chosen: Samples, split: str, scores: Scores) -
     )
 
 
-def _answers(scores: Scores, bundle: Bundle) -> dict[str, dict[str, int]]:
-    """What `Detector.detect` would say."""
+def answers(scores: Scores, bundle: Bundle) -> dict[str, dict[str, int]]:
+    """What `Detector.detect` would say: by class ("real", "fake"), how often each word."""
     high, low = (bundle.operating_point(n).threshold for n in ("fake_above", "real_below"))
     bands = Bands.at(0.5, high, low)
     counts = {kind: dict.fromkeys(("fake", "unsure", "real"), 0) for kind in ("real", "fake")}

@@ -24,6 +24,7 @@ from bonaface.cli import (
     evaluate,
     models,
     reproduce,
+    stress,
     train,
     tune,
 )
@@ -114,6 +115,7 @@ app.command()(evaluate.evaluate)
 app.command()(audit.audit)
 app.command()(compare.compare)
 app.command()(reproduce.reproduce)
+app.command()(stress.stress)
 app.command()(models.models)
 app.command()(doctor.doctor)
 app.command()(demo.demo)

@@ -13,6 +13,7 @@ from bonaface.files import write_text
 try:
     from bonaface.report.comparison import comparison_page
     from bonaface.report.evaluation import evaluation_page
+    from bonaface.report.stress import stress_page, write_stress
     from bonaface.report.study import study_page, write_study
 except ImportError as error:
     raise MissingExtraError("the report", "train") from error
@@ -20,9 +21,11 @@ except ImportError as error:
 __all__ = [
     "comparison_page",
     "evaluation_page",
+    "stress_page",
     "study_page",
     "write_comparison_page",
     "write_evaluation",
+    "write_stress",
     "write_study",
 ]
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import re
 import sys
 from collections.abc import Mapping
@@ -11,11 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image as PILImage
 
-from bonaface.errors import ImageError
 from bonaface.evaluate import Evaluation
-from bonaface.images import read_image
 from bonaface.metrics import UNKNOWN
 from bonaface.report import plots
 from bonaface.report.render import (
@@ -27,10 +22,10 @@ from bonaface.report.render import (
     versions,
     with_interval,
 )
+from bonaface.report.thumbnails import thumbnail
 
 WORST = 10
 LISTED = 200
-_THUMBNAIL = 192  # twice the size on the page, for dense screens
 _RARE = 0.01
 
 
@@ -231,21 +226,9 @@ def _mistake(e: Evaluation, i: int, what: str, images: Path | None) -> dict[str,
     return {
         "path": path,
         "score": float(e.scores.score[i]),
-        "thumbnail": _thumbnail(images / path) if images else None,
+        "thumbnail": thumbnail(images / path) if images else None,
         "alt": f"{what} that was decided wrongly: {path}",
     }
-
-
-def _thumbnail(path: Path) -> str | None:
-    """A small JPEG as a data URI; None where the picture is no longer to be read."""
-    try:
-        picture = PILImage.fromarray(read_image(path).pixels)
-    except ImageError:
-        return None
-    picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
-    out = io.BytesIO()
-    picture.save(out, "JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode("ascii")
 
 
 def _meaning(e: Evaluation, both: bool) -> list[str]:
