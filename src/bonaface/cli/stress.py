@@ -39,9 +39,7 @@ def stress(
     ] = None,
     attacks: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME,NAME", help="Instead of fgsm, pgd, pgd-l2, square; none for none."
-        ),
+        typer.Option(metavar="NAME,NAME", help="Instead of fgsm, pgd, pgd-l2; none for none."),
     ] = None,
     budgets: Annotated[
         str | None, typer.Option(metavar="B,B", help="Of attacks, in 1/255 [1,2,4,8].")

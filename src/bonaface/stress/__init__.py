@@ -87,7 +87,7 @@ class StressConfig(Config):
         split: train, validation or test.
         limit: at most so many pictures, half real and half fake; None: all.
         corruptions: names from `bonaface.corruptions.CORRUPTIONS`; None: all; empty: none.
-        attacks: names from `bonaface.attacks.ATTACKS`; None: fgsm, pgd, pgd-l2 and square, as far
+        attacks: names from `bonaface.attacks.ATTACKS`; None: fgsm, pgd and pgd-l2, as far
             as they can be made on a detector; empty: none.
         budgets: of every attack, in 1/255 of the pixel range (`bonaface.attacks`).
         attack_limit: at most so many of the pictures are attacked.
