@@ -1,9 +1,11 @@
 import csv
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from bonaface import reproduce as package
 from bonaface import training
@@ -251,6 +253,33 @@ def test_interrupted_twice_it_ends_in_the_same_table(whole, sets, tmp_path):
     heard = Heard()
     again = reproduce(sets / "home", tmp_path, config, watch=heard, workers=0)
     assert heard.ran == []
+    assert numbers(again) == numbers(found)
+
+
+@pytest.mark.parametrize("is_made", [False, True])
+def test_a_run_that_another_process_is_at_is_left_to_it(
+    whole, sets, tmp_path, monkeypatch, is_made
+):
+    out, found, _ = whole
+    monkeypatch.setattr(package, "POLL", 0)
+    (tmp_path / "locks").mkdir()
+    other = FileLock(tmp_path / "locks" / "cnn-e1-s0.lock")
+
+    class Waits(Heard):
+        def note(self, text):
+            super().note(text)
+            if text.startswith("waiting"):
+                if is_made:
+                    name = "cnn-e1-s0"
+                    shutil.copytree(out / "runs" / name, tmp_path / "runs" / name)
+                other.release()
+
+    heard = Waits()
+    other.acquire()
+    config = study(transfer=[str(sets / "away")])
+    again = reproduce(sets / "home", tmp_path, config, watch=heard, workers=0)
+    rest = [name for name in NAMES if name != "cnn-e1-s0"]
+    assert heard.ran == [*rest, *([] if is_made else ["cnn-e1-s0"])]
     assert numbers(again) == numbers(found)
 
 

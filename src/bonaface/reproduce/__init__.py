@@ -6,12 +6,15 @@ over seeds. Nothing here draws; `bonaface.report.study` does.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from filelock import FileLock, Timeout
 from pydantic import Field
 
 from bonaface.bundle import Bundle, load_bundle
@@ -26,6 +29,8 @@ from bonaface.samples import Samples, load_samples
 from bonaface.training import Watch, check_settings, train
 
 __all__ = ["Finished", "Planned", "Study", "StudyConfig", "plan", "reproduce"]
+
+POLL = 5.0  # seconds between looks at what other processes do
 
 _Several = Field(strict=False, min_length=1)
 
@@ -146,7 +151,8 @@ def reproduce(
     """Make the runs that are missing, measure each on test once all are there, and analyse them.
 
     Called again, it goes on where it was stopped; a study may also grow: runs that are there are
-    kept. A run that fails (its loss diverges) is told of, and the others go on.
+    kept. Several processes may work on one `out`: each takes runs that no other is at, and all
+    end with the whole study. A run that fails (its loss diverges) is told of, and the others go on.
 
     Args:
         data: as for `bonaface.training.train`, with a test split.
@@ -175,53 +181,81 @@ def reproduce(
     failed: dict[str, str] = {}
     if not finished_only:
         _try_out(missing, samples)
-        for at, run in enumerate(missing, 1):
-            watch.note(f"run {at} of {len(missing)}: {run.name}")
-            try:
-                bundles[run.name] = train(
-                    data,
-                    out / "runs" / run.name,
-                    run.config,
-                    resume=(out / "runs" / run.name / "training" / "config.toml").is_file(),
-                    ratios=ratios,
-                    workers=workers,
-                    watch=watch,
-                )
-            except DivergedError as error:
-                failed[run.name] = str(error)
-                watch.note(f"{run.name}: {error}")
-    there = [(run, bundle) for run in planned if (bundle := bundles[run.name]) is not None]
+        with closing(_in_turn(missing, out, watch)) as turns:
+            for run in turns:
+                folder = out / "runs" / run.name
+                # Another process may have made it since.
+                bundles[run.name] = _finished(folder, run, samples, prints[samples.root])
+                if bundles[run.name] is not None:
+                    continue
+                watch.note(f"run {missing.index(run) + 1} of {len(missing)}: {run.name}")
+                try:
+                    bundles[run.name] = train(
+                        data,
+                        folder,
+                        run.config,
+                        resume=(folder / "training" / "config.toml").is_file(),
+                        ratios=ratios,
+                        workers=workers,
+                        watch=watch,
+                    )
+                except DivergedError as error:
+                    failed[run.name] = str(error)
+                    watch.note(f"{run.name}: {error}")
+    trained = {name: bundle for name, bundle in bundles.items() if bundle is not None}
+    there = [run for run in planned if run.name in trained]
     if not there:
         raise DataError(
             f"expected finished runs in {str(out / 'runs')!r}, found none of {len(planned)}; "
             "let them run first"
         )
     compared = config.compare or tuple(config.arms)
+    measured: dict[str, dict[str, Evaluation]] = {}
+    with closing(_in_turn(there, out, watch)) as turns:
+        for run in turns:
+            sets = {samples.root.name: samples}
+            if run.arm in compared and run.config.pictures is None:
+                sets |= others
+            bundle = trained[run.name]
+            measured[run.name] = {
+                name: _measured(bundle, one, prints[one.root], watch) for name, one in sets.items()
+            }
     costs: dict[str, int] = {}
     done = []
-    for run, bundle in there:
+    for run in there:
+        bundle = trained[run.name]
         if run.arm not in costs:
             costs[run.arm] = _multiply_adds(bundle)
-        done.append(
-            Finished(
-                run,
-                bundle.card,
-                read_history(bundle.folder / "training"),
-                costs[run.arm],
-                _measured(bundle, samples, prints[samples.root], watch),
-                {
-                    name: _measured(bundle, other, prints[other.root], watch)
-                    for name, other in others.items()
-                    if run.arm in compared and run.config.pictures is None
-                },
-            )
-        )
+        elsewhere = measured[run.name]
+        home = elsewhere.pop(samples.root.name)
+        history = read_history(bundle.folder / "training")
+        done.append(Finished(run, bundle.card, history, costs[run.arm], home, elsewhere))
     unfinished = {
-        run.name: failed.get(run.name, "not run yet")
-        for run in planned
-        if bundles[run.name] is None
+        run.name: failed.get(run.name, "not run yet") for run in planned if run.name not in trained
     }
     return analyse(samples, done, unfinished, compared)
+
+
+def _in_turn(runs: Sequence[Planned], out: Path, watch: Watch) -> Generator[Planned]:
+    """Each run once, locked while it is worked on; those that other processes hold come last."""
+    left = list(runs)
+    told = 0
+    while left:
+        held = []
+        for run in left:
+            (out / "locks").mkdir(parents=True, exist_ok=True)
+            try:
+                # The system frees it when the process ends, however it ends.
+                with FileLock(out / "locks" / f"{run.name}.lock", blocking=False):
+                    yield run
+            except Timeout:
+                held.append(run)
+        if len(held) == len(left):
+            if told != len(held):
+                told = len(held)
+                watch.note(f"waiting for other processes, which are at {told} runs")
+            time.sleep(POLL)
+        left = held
 
 
 def _others(named: Sequence[str], home: Samples) -> dict[str, Samples]:
