@@ -17,6 +17,7 @@ import detector_speed
 import memory_use
 import photos
 import startup
+import stressing
 import training_rate
 from bonaface.files import write_json, write_text
 from table import Row, as_markdown, as_rich, machine
@@ -32,6 +33,7 @@ DEFAULT: dict[str, Part] = {
     "training": (training_rate.measure, {}),
     "memory": (memory_use.measure, {}),
     "audit": (auditing.measure, {}),
+    "stress": (stressing.measure, {}),
 }
 QUICK: dict[str, Part] = {
     "start-up": (startup.measure, {"rounds": 3}),
@@ -41,6 +43,7 @@ QUICK: dict[str, Part] = {
     "training": (training_rate.measure, {"steps": 8, "rounds": 2}),
     "memory": (memory_use.measure, {"many": 10_000}),
     "audit": (auditing.measure, {"few": 500, "many": 2_000}),
+    "stress": (stressing.measure, {"count": 20, "corruptions": ("jpeg", "rescale")}),
 }
 _SLOW = {"model": "resnet50v2", "size": 160, "steps": 8, "rounds": 3}
 FULL: dict[str, Part] = DEFAULT | {

@@ -198,3 +198,9 @@ def test_auditing(load: Callable[[str], Any], tmp_path: Path) -> None:
         assert rows[f"peak anonymous, {count} samples"].values[0] > 10
     assert rows["judge, 80 samples"].against == "40 samples"
     assert len(list(tmp_path.glob("80/*/*/*.jpg"))) == 80
+
+
+def test_stressing(load: Callable[[str], Any], tmp_path: Path) -> None:
+    rows = check(load("stressing").measure(tmp_path, count=4, size=32, corruptions=("jpeg",)))
+    assert [row.unit for row in rows.values()] == ["s", "s"]
+    assert "scored 13 times as they are" in rows
