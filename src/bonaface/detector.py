@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from bonaface.bundle import Bundle, load_bundle
 from bonaface.errors import BundleError, ConfigError, ImageError
 from bonaface.faces import Finder, open_finder
-from bonaface.images import Image, as_image, read_image
+from bonaface.images import DEFAULT_LIMITS, Image, ImageLimits, as_image, read_image
 from bonaface.judging import Judge, Progress, Rules, Wishes
 from bonaface.verdict import (
     PERSON_RULE,
@@ -24,7 +24,8 @@ from bonaface.verdict import (
     PersonVerdict,
     Verdict,
 )
-from bonaface.video import is_video, read_frames
+from bonaface.video import DEFAULT_LIMITS as VIDEO_LIMITS
+from bonaface.video import VideoLimits, is_video, read_frames
 
 Source = Path | str | bytes | NDArray[np.uint8] | PIL.Image.Image
 
@@ -100,6 +101,9 @@ class Detector:
         prevalence: float = 0.5,
         frames: int = 64,
         progress: Progress | None = None,
+        image_limits: ImageLimits = DEFAULT_LIMITS,
+        video_limits: VideoLimits = VIDEO_LIMITS,
+        logits: Callable[[Sequence[NDArray[np.uint8]]], NDArray[np.float64]] | None = None,
     ) -> Verdict:
         """Judge the faces of one photo, or the people of one video.
 
@@ -112,6 +116,10 @@ class Detector:
             prevalence: share of fakes among the pictures that reach you, in (0, 1).
             frames: of a video, how many to look at, spread evenly over it.
             progress: of a video, called with the number of frames done and planned.
+            image_limits: what a photo may cost.
+            video_limits: what a clip may cost.
+            logits: called in the place of `self.logits`, which it calls in turn: the service
+                gathers the crops of several calls there.
 
         Returns:
             A verdict; what cannot be read, and a picture without a face that is large enough, is
@@ -122,7 +130,7 @@ class Detector:
             ConfigError: a wish is out of range, or `source` is of another type.
         """
         wishes = Wishes(faces, stability, prevalence, frames)
-        judge = Judge(self.logits, self.finder, self._rules(), wishes)
+        judge = Judge(logits or self.logits, self.finder, self._rules(), wishes)
         bands = judge.bands
         kind: Literal["photo", "video"] | None = None
         width = height = count = None
@@ -132,11 +140,11 @@ class Detector:
         source = Path(source) if isinstance(source, str) else source
         try:
             if isinstance(source, Path | bytes) and is_video(source):
-                with read_frames(source, frames) as clip:
+                with read_frames(source, frames, video_limits) as clip:
                     judged, people, count, notes = judge.video(clip, progress)
                 kind, width, height = "video", clip.clip.width, clip.clip.height
             else:
-                image = _image(source)
+                image = _image(source, image_limits)
                 judged, of_faces, notes = judge.photo(image)
                 kind, (height, width) = "photo", image.pixels.shape[:2]
         except ImageError as error:
@@ -186,11 +194,13 @@ class Detector:
         return logits
 
 
-def _image(source: Path | bytes | NDArray[np.uint8] | PIL.Image.Image) -> Image:
+def _image(
+    source: Path | bytes | NDArray[np.uint8] | PIL.Image.Image, limits: ImageLimits
+) -> Image:
     if isinstance(source, Path | bytes):
-        return read_image(source)
+        return read_image(source, limits)
     if isinstance(source, np.ndarray | PIL.Image.Image):
-        return as_image(source)
+        return as_image(source, limits)
     raise ConfigError(
         "expected a path, bytes, a NumPy array or a PIL image, got "
         f"{type(source).__name__}; give one of these"

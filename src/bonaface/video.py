@@ -53,11 +53,12 @@ _LEVELS: Final[list[int]] = []  # of OpenCV's log: the one to go back to, then o
 
 @dataclass(frozen=True, slots=True)
 class VideoLimits:
-    """What a clip may cost: size of the file, pixels of a frame, frames that the file holds."""
+    """What a clip may cost: size of the file, pixels of a frame, frames that it holds, length."""
 
     max_bytes: int = 4 * 2**30
     max_pixels: int = 40_000_000
     max_frames: int = 1_000_000
+    max_seconds: float = math.inf
 
 
 DEFAULT_LIMITS: Final = VideoLimits()
@@ -300,6 +301,8 @@ class _Reader:
         self._start = float(times[0])
         self.times = times - self._start
         self.step = float(np.median(np.diff(times))) if len(times) > 1 else 40.0
+        if self.times[-1] > 1000 * self._limits.max_seconds:
+            raise ImageError(f"longer than {_clock(self._limits.max_seconds)}", self._name)
 
     def _size(self) -> tuple[int, int]:
         sides = cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT

@@ -24,6 +24,7 @@ from bonaface.cli import (
     evaluate,
     models,
     reproduce,
+    serve,
     stress,
     train,
     tune,
@@ -116,6 +117,7 @@ app.command()(audit.audit)
 app.command()(compare.compare)
 app.command()(reproduce.reproduce)
 app.command()(stress.stress)
+app.command()(serve.serve)
 app.command()(models.models)
 app.command()(doctor.doctor)
 app.command()(demo.demo)

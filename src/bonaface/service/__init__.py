@@ -1,0 +1,1 @@
+"""The HTTP service and its page; `app.create_app` makes it."""
