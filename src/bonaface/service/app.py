@@ -8,11 +8,13 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
+from starlette.routing import Match
 
 from bonaface import __version__
 from bonaface.detector import Detector
@@ -68,6 +70,7 @@ def create_app(detector: Detector, settings: Settings) -> FastAPI:
         ),
         docs_url=None,  # their pages load scripts from elsewhere
         redoc_url=None,
+        generate_unique_id_function=lambda route: route.name,
         lifespan=lifespan,
         middleware=middleware,
         exception_handlers={
@@ -104,13 +107,25 @@ async def _left(request: Request, error: Any) -> Response:
 async def _http(request: Request, error: Any) -> Response:
     """What Starlette raises: no such address, or another method than those of the address."""
     asked = f"{request.method} {request.url.path[:200]}"
-    detail = {
-        404: f"expected an address of this service, got {asked}; see /openapi.json",
-        405: f"expected {(error.headers or {}).get('Allow', 'another method')}, got {asked}; "
-        "see /openapi.json",
-    }.get(error.status_code, str(error.detail))
-    problem = Problem(error.status_code, detail, error.headers)
+    detail, headers = str(error.detail), dict(error.headers or {})
+    if error.status_code == 404:
+        detail = f"expected an address of this service, got {asked}; see /openapi.json"
+    if error.status_code == 405:
+        headers["Allow"] = allowed = _methods(request)
+        detail = f"expected {allowed}, got {asked}; see /openapi.json"
+    problem = Problem(error.status_code, detail, headers)
     return ProblemResponse(problem, context(request.scope).request_id)
+
+
+def _methods(request: Request) -> str:
+    """Of this address; Starlette would name those of its first route only."""
+    found = (
+        route.methods or set()
+        for part in (photos, clips, pages)
+        for route in part.router.routes
+        if isinstance(route, APIRoute) and route.matches(request.scope)[0] is not Match.NONE
+    )
+    return ", ".join(sorted(set().union(*found)))
 
 
 async def _invalid(request: Request, error: Any) -> Response:

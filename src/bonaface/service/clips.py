@@ -13,7 +13,7 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse, Response
 
-from bonaface.service.core import Core, Options, core_of
+from bonaface.service.core import FORM_BYTES, Core, Options, core_of
 from bonaface.service.documents import CLIP, answers
 from bonaface.service.jobs import Job, Jobs
 from bonaface.service.photos import length_of
@@ -24,6 +24,8 @@ from bonaface.service.work import GoneError
 from bonaface.video import CONTAINERS, is_video
 
 router: Final = APIRouter(tags=["judging"])
+_OF_JOB: Final = {"parameters": {"job": "$response.body#/id"}}
+_LINKS: Final = {name: {"operationId": name, **_OF_JOB} for name in ("get_job", "drop_job")}
 _SLOWER: Final = 10  # times the time of a picture, that the body of a clip may take
 
 
@@ -91,7 +93,7 @@ class Clips:
     summary="Judge a clip",
     response_model=Job,
     response_description="The job; its address is in the header Location.",
-    responses=answers(400, 408, 413, 415, 422, 503),
+    responses={202: {"links": _LINKS}, **answers(400, 408, 413, 415, 422, 503)},
     openapi_extra=CLIP,
 )
 async def detect_video(request: Request, options: Annotated[Options, Query()]) -> Response:
@@ -100,7 +102,7 @@ async def detect_video(request: Request, options: Annotated[Options, Query()]) -
     clips: Clips = request.app.state.clips
     settings = core.settings
     bounds = Bounds(
-        settings.max_clip_bytes + 2**16,
+        settings.max_clip_bytes + FORM_BYTES,
         settings.max_clip_bytes,
         1,
         _SLOWER * settings.body_seconds,

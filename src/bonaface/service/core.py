@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any, Final, Literal
 
 import numpy as np
 from fastapi import Request
@@ -26,6 +26,8 @@ from bonaface.service.work import Batcher, Crops, GoneError, Places, Pool
 from bonaface.verdict import Verdict
 from bonaface.video import SUFFIXES as CLIP_SUFFIXES
 from bonaface.video import VideoLimits
+
+FORM_BYTES: Final = 2**16  # of a multipart body, beside its file
 
 
 class Options(BaseModel):
@@ -54,7 +56,8 @@ class Core:
     def __init__(self, detector: Detector, settings: Settings, metrics: Metrics) -> None:
         self.detector, self.settings, self.metrics = detector, settings, metrics
         self.places = Places(settings.max_requests, settings.max_held_bytes, settings.threads)
-        self.clip_places = Places(settings.max_jobs, settings.max_jobs * settings.max_clip_bytes, 1)
+        clips = settings.max_jobs * (settings.max_clip_bytes + FORM_BYTES)
+        self.clip_places = Places(settings.max_jobs, clips, 1)
         self.photos = Pool(settings.threads, "photos")
         self.clips = Pool(1, "clips")
         self._batcher = Batcher(

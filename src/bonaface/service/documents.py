@@ -10,7 +10,7 @@ from fastapi.openapi.utils import get_openapi
 from bonaface.service.problems import ProblemBody
 from bonaface.verdict import verdict_schema
 
-_FILE: Final = {"type": "string", "format": "binary"}
+_FILE: Final = {"type": "string", "format": "binary", "minLength": 1}
 _WHEN: Final = {
     400: "The body is empty, cut short or broken.",
     401: "Where the service asks for keys: there is none, or a wrong one.",

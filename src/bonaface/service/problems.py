@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-_DRAIN_SECONDS: Final = 5.0
+_DRAIN_SECONDS: Final = 3.0
 
 
 class ProblemBody(BaseModel):
@@ -98,19 +98,18 @@ class ProblemResponse(Response):
             {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
         )
         await send({"type": "http.response.body", "body": self.body, "more_body": True})
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_DRAIN_SECONDS):
-                await _drain(scope, receive)
+        if self.status_code != HTTPStatus.REQUEST_TIMEOUT:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_DRAIN_SECONDS):
+                    await _drain(scope, receive)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 async def _drain(scope: Scope, receive: Receive) -> None:
-    now = context(scope)
-    headers = dict(scope["headers"])
-    if not now.received and (
-        headers.get(b"expect", b"").lower() == b"100-continue"  # will not come after this answer
-        or (headers.get(b"content-length", b"0") == b"0" and b"transfer-encoding" not in headers)
-    ):
+    now, headers = context(scope), dict(scope["headers"])
+    waits = headers.get(b"expect", b"").lower() == b"100-continue"  # no body after this answer
+    length = headers.get(b"content-length", b"0")
+    if not now.received and (waits or (length == b"0" and b"transfer-encoding" not in headers)):
         return
     while not now.complete:
         message: Any = await receive()

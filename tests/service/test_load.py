@@ -1,0 +1,190 @@
+"""A full service says so at once, and forgets who leaves."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import numpy as np
+import pytest
+
+from bonaface.service.problems import Problem
+from bonaface.service.work import Batcher, Places
+from serving import Held, Server, photo
+
+Live = Callable[..., Any]
+
+
+def until(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < end, "did not come true"
+        time.sleep(0.01)
+
+
+def post(address: tuple[str, int], **options: Any) -> httpx2.Response:
+    return httpx2.post(
+        f"http://localhost:{address[1]}/v1/detect", content=photo(), timeout=30, **options
+    )
+
+
+def test_without_a_place_a_request_is_told_to_come_again(live: Live) -> None:
+    finder = Held()
+    address = live(finder, max_requests=2, threads=1)
+    with ThreadPoolExecutor(2) as pool:
+        accepted = [pool.submit(post, address) for _ in range(2)]
+        finder.begun.acquire(timeout=20)
+        until(lambda: live.core().places.taken == 2)
+        refused = post(address)  # answered while the two are still held
+        assert refused.status_code == 503
+        assert int(refused.headers["retry-after"]) >= 1
+        assert "try again in" in refused.json()["detail"]
+        assert httpx2.get(f"http://localhost:{address[1]}/healthz").status_code == 200
+        finder.go.set()
+        assert [one.result().status_code for one in accepted] == [200, 200]
+    until(lambda: live.core().places.taken == 0)
+    assert post(address).status_code == 200
+
+
+def test_held_bytes_are_bounded_too(live: Live) -> None:
+    finder = Held()
+    address = live(finder, max_held_bytes=len(photo()) + 10)
+    with ThreadPoolExecutor(1) as pool:
+        accepted = pool.submit(post, address)
+        finder.begun.acquire(timeout=20)
+        assert post(address).status_code == 503
+        finder.go.set()
+        assert accepted.result().status_code == 200
+    until(lambda: live.core().places.held == 0)
+
+
+def test_a_client_that_leaves_frees_its_place(live: Live) -> None:
+    finder = Held()
+    address = live(finder, threads=1)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(post, address)
+        finder.begun.acquire(timeout=20)
+        head = f"POST /v1/detect HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(photo())}\r\n"
+        with socket.create_connection(address) as line:
+            line.sendall(head.encode() + b"\r\n" + photo())
+            until(lambda: live.core().places.taken == 2)
+        until(lambda: live.core().places.taken == 1)  # although the first is still held
+        finder.go.set()
+        assert first.result().status_code == 200
+    assert not finder.begun.acquire(blocking=False)  # the second was never looked at
+
+
+def test_the_end_finishes_what_was_accepted(live: Live) -> None:
+    finder = Held()
+    address = live(finder)
+    with ThreadPoolExecutor(1) as pool:
+        accepted = pool.submit(post, address)
+        finder.begun.acquire(timeout=20)
+        live.server().should_exit = True
+        until(lambda: not live.server().servers[0].is_serving())
+        with pytest.raises(httpx2.ConnectError):
+            post(address)
+        finder.go.set()
+        assert accepted.result().status_code == 200
+
+
+def test_places_are_given_back_whatever_happens() -> None:
+    places = Places(2, 100, 1)
+
+    def take(length: int, *sizes: int, fail: bool = False) -> None:
+        with places.one(length) as grow:
+            for size in sizes:
+                grow(size)
+            assert places.held == max(length, *sizes)
+            with pytest.raises(Problem) as problem:
+                take(50, 50)
+            assert problem.value.status == 503
+            if fail:
+                raise ZeroDivisionError
+
+    take(60, 50, 70)
+    with pytest.raises(ZeroDivisionError):
+        take(60, 70, fail=True)
+    with pytest.raises(Problem):
+        take(10, 70, 101)
+    assert places.taken == places.held == 0
+
+
+def test_crops_of_several_threads_are_scored_together() -> None:
+    sizes: list[int] = []
+    go = threading.Event()
+
+    def logits(crops: Any) -> np.ndarray:
+        go.wait(20)
+        return np.array([float(crop) for crop in crops])
+
+    batcher = Batcher(logits, 8, 0.05, sizes.append)
+    with ThreadPoolExecutor(8) as pool:
+        found = [pool.submit(batcher, [at, at + 0.5]) for at in range(8)]
+        go.set()
+        assert [one.result().tolist() for one in found] == [[at, at + 0.5] for at in range(8)]
+    batcher.close()
+    assert sum(sizes) == 16
+    assert max(sizes) >= 8
+
+
+def test_one_that_fails_fails_alone() -> None:
+    began = threading.Barrier(3)
+
+    def logits(crops: Any) -> np.ndarray:
+        if "bad" in crops:
+            raise ValueError
+        return np.zeros(len(crops))
+
+    def ask(crop: str) -> np.ndarray:
+        began.wait(20)
+        return batcher([crop])  # type: ignore[list-item]
+
+    batcher = Batcher(logits, 3, 5, lambda _: None)
+    with ThreadPoolExecutor(3) as pool:
+        good, bad, also = [pool.submit(ask, crop) for crop in ("good", "bad", "also")]
+        assert good.result().tolist() == also.result().tolist() == [0]
+        with pytest.raises(ValueError):
+            bad.result()
+    batcher.close()
+
+
+def children(process: int) -> set[int]:
+    found = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    lines = {int(one): Path(f"/proc/{one}/cmdline").read_bytes() for one in found}
+    return {one for one, line in lines.items() if b"spawn_main" in line}
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="reads Linux' /proc")
+def test_workers_share_a_port_and_survive_each_other(serve: Callable[..., Server]) -> None:
+    server = serve("--workers", "2")
+    until(lambda: len(children(server.process.pid)) == 2)
+    for _ in range(6):
+        with httpx2.Client(base_url=server.url, timeout=30) as client:  # a connection of its own
+            assert client.post("/v1/detect", content=photo()).status_code == 200
+    figures = server.client.get("/metrics").text
+    count = [line for line in figures.splitlines() if 'route="/v1/detect"' in line]
+    total = [line for line in count if line.startswith("bonaface_requests_total")]
+    assert sum(float(line.split()[-1]) for line in total) == 6  # of both together
+    first = min(children(server.process.pid))
+    os.kill(first, signal.SIGKILL)
+
+    def answered() -> bool:
+        try:
+            with httpx2.Client(base_url=server.url, timeout=30) as client:
+                return client.post("/v1/detect", content=photo()).status_code == 200
+        except httpx2.HTTPError:
+            return False
+
+    until(answered)
+    until(lambda: len(children(server.process.pid) - {first}) == 2)  # and it is replaced
+    server.end()
+    server.process.wait(30)
