@@ -97,7 +97,7 @@ def test_the_end_finishes_what_was_accepted(live: Live) -> None:
 
 
 def test_places_are_given_back_whatever_happens() -> None:
-    places = Places(2, 100, 1)
+    places = Places(2, 100, 1, lambda *_: None)
 
     def take(length: int, *sizes: int, fail: bool = False) -> None:
         with places.one(length) as grow:
@@ -171,6 +171,7 @@ def test_workers_share_a_port_and_survive_each_other(serve: Callable[..., Server
         with httpx2.Client(base_url=server.url, timeout=30) as client:  # a connection of its own
             assert client.post("/v1/detect", content=photo()).status_code == 200
     figures = server.client.get("/metrics").text
+    assert 'bonaface_accepted{kind="photos"} 0.0' in figures
     count = [line for line in figures.splitlines() if 'route="/v1/detect"' in line]
     total = [line for line in count if line.startswith("bonaface_requests_total")]
     assert sum(float(line.split()[-1]) for line in total) == 6  # of both together

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from bonaface.detector import Detector
 from bonaface.files import atomic_path, write_json
-from bonaface.images import SUFFIXES, ImageLimits
+from bonaface.images import FORMATS, SUFFIXES, ImageLimits
 from bonaface.service.settings import Settings
 from bonaface.service.telemetry import Metrics
 from bonaface.service.work import Batcher, Crops, GoneError, Places, Pool
@@ -55,18 +55,20 @@ class Core:
 
     def __init__(self, detector: Detector, settings: Settings, metrics: Metrics) -> None:
         self.detector, self.settings, self.metrics = detector, settings, metrics
-        self.places = Places(settings.max_requests, settings.max_held_bytes, settings.threads)
+        self.places = Places(
+            settings.max_requests,
+            settings.max_held_bytes,
+            settings.threads,
+            partial(metrics.places, "photos"),
+        )
         clips = settings.max_jobs * (settings.max_clip_bytes + FORM_BYTES)
-        self.clip_places = Places(settings.max_jobs, clips, 1)
+        self.clip_places = Places(settings.max_jobs, clips, 1, partial(metrics.places, "clips"))
         self.photos = Pool(settings.threads, "photos")
         self.clips = Pool(1, "clips")
         self._batcher = Batcher(
             detector.logits, settings.batch, settings.batch_seconds, metrics.batches.observe
         )
         self.ready = False
-        metrics.taken.set_function(lambda: self.places.taken)
-        metrics.held.set_function(lambda: self.places.held + self.clip_places.held)
-        metrics.jobs.set_function(lambda: self.clip_places.taken)
 
     def warm(self) -> None:
         """Judge a grey picture, so that the first caller need not wait for libraries to load."""
@@ -152,6 +154,7 @@ class Threshold:
 class Bound:
     """What is accepted."""
 
+    formats: tuple[str, ...]
     files: int
     file_bytes: int
     body_bytes: int
@@ -200,6 +203,7 @@ def model_of(core: Core) -> Model:
         doubt=bundle.doubt,
         validation=bundle.card.validation,
         limits=Bound(
+            formats=FORMATS,
             files=settings.max_files,
             file_bytes=settings.max_file_bytes,
             body_bytes=settings.max_body_bytes,

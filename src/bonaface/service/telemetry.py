@@ -78,9 +78,13 @@ class Metrics:
             **own,
         )
         live: dict[str, Any] = {"multiprocess_mode": "livesum", **own}
-        self.taken = Gauge("requests_accepted", "Accepted and not yet answered.", **live)
-        self.held = Gauge("held_bytes", "Bytes of their bodies.", **live)
-        self.jobs = Gauge("jobs_active", "Clips waiting or being judged.", **live)
+        self.taken = Gauge("accepted", "Accepted and not yet judged.", ["kind"], **live)
+        self.held = Gauge("held_bytes", "Bytes of their bodies.", ["kind"], **live)
+
+    def places(self, kind: str, taken: int, held: int) -> None:
+        """Set how many places of a kind are taken, and how many bytes are held for them."""
+        self.taken.labels(kind).set(taken)
+        self.held.labels(kind).set(held)
 
     def text(self) -> bytes:
         """In Prometheus' text format; of all workers, where there are several."""

@@ -41,10 +41,14 @@ class Places:
         requests: at most.
         held: bytes at most.
         threads: that work on them, for the guess when there will be room.
+        told: called with both numbers whenever one changes.
     """
 
-    def __init__(self, requests: int, held: int, threads: int) -> None:
+    def __init__(
+        self, requests: int, held: int, threads: int, told: Callable[[int, int], None]
+    ) -> None:
         self._most, self._most_held, self._threads = requests, held, threads
+        self._told = told
         self.taken, self.held, self._seconds = 0, 0, 0.2
 
     def wait(self) -> int:
@@ -68,7 +72,7 @@ class Places:
         mine = length
         if self.taken >= self._most or self.held + length > self._most_held:
             raise Problem.busy("request", self.wait())
-        self.taken, self.held = self.taken + 1, self.held + length
+        self._change(1, length)
         began = time.monotonic()
 
         def grow(size: int) -> None:
@@ -76,13 +80,18 @@ class Places:
             more = max(size - mine, 0)
             if self.held + more > self._most_held:
                 raise Problem.busy("request", self.wait())
-            self.held, mine = self.held + more, mine + more
+            mine += more
+            self._change(0, more)
 
         try:
             yield grow
             self._seconds += 0.1 * (time.monotonic() - began - self._seconds)
         finally:
-            self.taken, self.held = self.taken - 1, self.held - mine
+            self._change(-1, -mine)
+
+    def _change(self, taken: int, held: int) -> None:
+        self.taken, self.held = self.taken + taken, self.held + held
+        self._told(self.taken, self.held)
 
 
 class Pool:

@@ -147,7 +147,7 @@ async function describe() {
   const limits = model.limits;
   $("model").replaceChildren("Detector ", el("strong", {}, model.name));
   $("promise").textContent =
-    `JPEG, PNG, WebP, HEIC, AVIF, TIFF up to ${Math.round(limits.file_bytes / 2 ** 20)} MB; ` +
+    `${limits.formats.join(", ")} up to ${Math.round(limits.file_bytes / 2 ** 20)} MB; ` +
     `MP4, MOV, WebM up to ${Math.round(limits.clip_seconds / 60)} min.`;
   $("kept").textContent = model.keeps_uploads
     ? "Whoever runs this service keeps the pictures and clips that are sent to it."
@@ -204,12 +204,12 @@ async function judgeFile(file, faces) {
   startProgress(() => stop.abort());
   const verdict = clip ? await judgeClip(form, wishes, stop.signal) : (await ask(`/v1/detect?${wishes}`, { method: "POST", body: form, signal: stop.signal }))[0];
   if (verdict.kind === null) {
-    throw new Error(`this is no ${clip ? "clip" : "picture"} that can be read (${verdict.reason}). Use a JPEG, PNG, WebP, HEIC, AVIF or TIFF picture, or an MP4, MOV or WebM clip.`);
+    throw new Error(`this is no ${clip ? "clip" : "picture"} that can be read (${verdict.reason}). What is read here: ${state.model.limits.formats.join(", ")}; MP4, MOV, WebM.`);
   }
   const url = URL.createObjectURL(file);
   const item = { name: file.name, url, verdict, file, thumb: thumbOf(url, verdict) };
   state.past.unshift(item);
-  show(item, true);
+  show(item);
 }
 
 async function judgeClip(form, wishes, signal) {
@@ -244,7 +244,7 @@ function endProgress() {
 
 // -- showing --
 
-function show(item, fresh) {
+function show(item) {
   state.shown = item;
   const { verdict } = item;
   const picture = verdict.kind === "photo" ? pictureOf(item) : clipOf(item);
@@ -252,14 +252,14 @@ function show(item, fresh) {
   $("result").replaceChildren(
     el("div", { className: "shown" }, picture, el("p", { className: "name" }, `${item.name} · ${verdict.width} × ${verdict.height} px`)),
     said,
+    el("div", { id: "words" }),
   );
   $("result").hidden = false;
   refresh();
-  if (!fresh) return;
-  const title = $("result-title");
-  say(`Judged ${item.name}: ${title.textContent}.`);
-  title.focus({ preventScroll: true });
-  $("result").scrollIntoView({ block: "nearest" });
+  say(`Judged ${item.name}.`);
+  $("result-title").focus({ preventScroll: true }); // is read out
+  const { top } = $("result").getBoundingClientRect();
+  if (top < 0 || top > innerHeight / 2) $("result").scrollIntoView({ block: "start" });
 }
 
 // Everything that depends on the slider; called while it moves.
@@ -282,9 +282,11 @@ function refresh() {
     bannerOf(whole, judged, verdict),
     ...cards,
     left.length ? unjudgedOf(left, verdict) : "",
-    wordsOf(whole, parts, verdict),
     jsonOf(verdict, opened),
   );
+  $("words").replaceChildren(wordsOf(whole));
+  if (state.shown.whole && state.shown.whole !== whole) say(`Where ${oneIn(share)} is fake: ${WORDS[whole].toLowerCase()}.`);
+  state.shown.whole = whole;
   parts.forEach((part, at) => markBox(part, judged[at].answer));
   if (focused && $(focused) && document.activeElement.id !== focused) $(focused).focus({ preventScroll: true });
 }
@@ -486,7 +488,7 @@ const MEANING = {
   },
 };
 
-function wordsOf(whole, parts, verdict) {
+function wordsOf(whole) {
   const { means, not, next } = MEANING[whole];
   return el("section", { className: "words card", "aria-label": "What this means" },
     el("div", {}, el("h3", {}, "What this means"), el("p", {}, means(state.model))),
@@ -526,7 +528,7 @@ function renderPast(bands) {
   $("history").hidden = state.past.length < 1;
   $("past").replaceChildren(...state.past.map((item, at) => {
     const whole = judgeWhole(partsOf(item.verdict).map((part) => judgePart(part, bands, state.model)));
-    const button = el("button", { type: "button", id: `past-${at}`, onclick: () => show(item, true) }, item.thumb, el("span", { className: "file" }, item.name), el("span", { className: `word ${whole}` }, WORDS[whole]));
+    const button = el("button", { type: "button", id: `past-${at}`, onclick: () => show(item) }, item.thumb, el("span", { className: "file" }, item.name), el("span", { className: `word ${whole}` }, WORDS[whole]));
     if (item === state.shown) button.setAttribute("aria-current", "true");
     return el("li", {}, button);
   }));
