@@ -27,6 +27,9 @@ from bonaface.service.telemetry import log_config
 
 _HEADER_SECONDS: Final = 10.0
 _SHUTDOWN_SECONDS: Final = 60
+_START_SECONDS: Final = (
+    60  # a worker that is silent for longer is replaced; it loads libraries first
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +119,7 @@ def serve(serving: Serving) -> bool:
             proxy_headers=False,
             server_header=False,
             timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
+            timeout_worker_healthcheck=_START_SECONDS,
         )
         if serving.workers == 1:
             server = uvicorn.Server(config)
