@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -75,3 +76,12 @@ def test_it_serves_with_keys_and_without_torch(
     finally:
         server.close()
     assert "secret" not in "".join(server.lines)
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_port_that_is_taken_is_wrong_use(make_bundle: Callable[..., Path], workers: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        code, said = run("--model", str(make_bundle()), "--port", port, "--workers", workers)
+    assert code == 2
+    assert "choose another --port" in said.splitlines()[-1]

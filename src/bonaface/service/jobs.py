@@ -100,7 +100,7 @@ class Jobs:
                 f"{self._seconds:g} s; send the clip again",
             )
         job, _, worker = found
-        if job.state in ("waiting", "judging") and not _alive(worker):
+        if job.state in ("waiting", "judging") and not alive(worker):
             return replace(job, state="failed", detail="its worker ended; send the clip again")
         return job
 
@@ -150,9 +150,12 @@ class Jobs:
         return Job(**state["job"]), state["owner"], state["worker"]
 
 
-def _alive(process: int) -> bool:
+def alive(process: int) -> bool:
+    """Whether there is a process of this number."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
+    except PermissionError:  # of another user
+        return True
     return True

@@ -27,9 +27,7 @@ from bonaface.service.telemetry import log_config
 
 _HEADER_SECONDS: Final = 10.0
 _SHUTDOWN_SECONDS: Final = 60
-_START_SECONDS: Final = (
-    60  # a worker that is silent for longer is replaced; it loads libraries first
-)
+_START_SECONDS: Final = 60  # a worker that is silent for longer, as while it loads, is replaced
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,12 +119,15 @@ def serve(serving: Serving) -> bool:
             timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
             timeout_worker_healthcheck=_START_SECONDS,
         )
-        if serving.workers == 1:
+        try:
+            if serving.workers > 1:
+                Multiprocess(config, sockets=[config.bind_socket()]).run()
+                return True
             server = uvicorn.Server(config)
             server.run()
-            return server.started
-        Multiprocess(config, sockets=[config.bind_socket()]).run()
-        return True
+        except SystemExit:  # with codes of Uvicorn's own; its log says why
+            return False
+        return server.started
 
 
 class PatientProtocol(H11Protocol):

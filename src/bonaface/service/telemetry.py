@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import time
+from pathlib import Path
 from typing import Any, Final
 
 from prometheus_client import (
@@ -16,6 +17,8 @@ from prometheus_client import (
     generate_latest,
     multiprocess,
 )
+
+from bonaface.service.jobs import alive
 
 LOG: Final = logging.getLogger("bonaface.service")
 _SHARED: Final = "PROMETHEUS_MULTIPROC_DIR"  # where workers add up their figures
@@ -90,6 +93,10 @@ class Metrics:
         """In Prometheus' text format; of all workers, where there are several."""
         if _SHARED not in os.environ:
             return generate_latest(self._registry)
+        for path in Path(os.environ[_SHARED]).glob("gauge_live*.db"):
+            worker = int(path.stem.rpartition("_")[2])
+            if not alive(worker):  # what it held is free
+                multiprocess.mark_process_dead(worker)  # type: ignore[no-untyped-call]
         registry = CollectorRegistry()
         multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         return generate_latest(registry)
