@@ -88,6 +88,8 @@ class Server:
             if found and self._ready(found[1]):
                 return found[1]
             time.sleep(0.05)
+        self.process.terminate()
+        self.process.wait(60)
         raise AssertionError("did not start:\n" + "".join(self.lines))
 
     def _ready(self, url: str) -> bool:
