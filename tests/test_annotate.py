@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from skimage.color import deltaE_ciede2000, rgb2lab
 
-from bonaface import annotate
+from bonaface import annotate, paper
 from bonaface.annotate import (
     LEAST_SIDE,
     MOST_PEOPLE,
@@ -286,7 +286,7 @@ def test_any_name_and_any_reason(text: str) -> None:
 @given(st.text(max_size=80))
 @settings(max_examples=40)
 def test_no_character_that_could_steer_is_drawn(text: str) -> None:
-    plain = annotate._plain(text)
+    plain = paper.plain(text)
     assert plain.isprintable()
     if text.isascii() and text.isprintable():
         assert plain == text
@@ -295,11 +295,11 @@ def test_no_character_that_could_steer_is_drawn(text: str) -> None:
 @given(st.text(alphabet="abc WM.é", max_size=120), st.integers(1, 5), st.integers(20, 400))
 @settings(max_examples=60)
 def test_lines_fit_their_column(text: str, most: int, width: int) -> None:
-    lines = annotate._wrapped(text, 13, width, most)
+    lines = paper.wrapped(text, 13, width, most)
     assert 1 <= len(lines) <= most
-    assert all(annotate._long(line, 13) <= width or len(line) <= 2 for line in lines)
-    everything = annotate._wrapped(text, 13, width, 1000)
-    assert "".join(everything).replace(" ", "") == annotate._plain(text).replace(" ", "")
+    assert all(paper.long(line, 13) <= width or len(line) <= 2 for line in lines)
+    everything = paper.wrapped(text, 13, width, 1000)
+    assert "".join(everything).replace(" ", "") == paper.plain(text).replace(" ", "")
 
 
 def test_the_same_verdict_gives_the_same_bytes(tmp_path: Path) -> None:

@@ -13,12 +13,12 @@ import bonaface
 # A module imports only from earlier rows, or from earlier names in its own row.
 ROWS = (
     "errors files",
-    "config layouts samples heif images video faces crops people preprocess corruptions forge "
-    "drawn augment scores metrics calibration verdict cropping forging mixing splitting "
+    "config layouts samples heif images video faces crops people preprocess signals corruptions "
+    "forge drawn augment scores metrics calibration verdict cropping forging mixing splitting "
     "importing framing facts copies probes audit equalising",
     "onnxfile bundle judging detector batches models freezing history checkpoints hardening "
     "training tuning",
-    "evaluate annotate compare attacks stress explain export scan reproduce report",
+    "evaluate paper annotate compare attacks stress explain export scan reproduce report",
     "service cli",
 )
 ORDER = {name: (row, at) for row, names in enumerate(ROWS) for at, name in enumerate(names.split())}

@@ -1,34 +1,40 @@
-"""A verdict as a picture for people: a photo with its faces marked, or a sheet of a clip's people.
-
-Each answer has a colour, and its word stands wherever the colour does. Vermilion, blue, amber and
-grey are told apart by colour-blind eyes too, by hue or by lightness, as in the palette of Okabe and
-Ito; the first two are darkened so that white text on them is legible.
-"""
+"""A verdict as a picture for people: a photo with its faces marked, or a sheet of its people."""
 
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from bonaface.crops import CropRecipe
 from bonaface.faces import Face
 from bonaface.files import atomic_path
+from bonaface.paper import (
+    BOLD,
+    FINE,
+    INK,
+    PALETTE,
+    PAPER,
+    RULE,
+    SOFT,
+    Page,
+    Pixels,
+    Point,
+    chip_size,
+    long,
+    plain,
+    sentence,
+)
 from bonaface.verdict import Answer, FaceVerdict, Moment, PersonVerdict, Verdict
 from bonaface.video import Frame
 
-Pixels = NDArray[np.uint8]
-Point = tuple[float, float]
 Level = tuple[float, str, Answer, int]  # score, name, colour, thickness of its line
 Box = tuple[int, int, int, int]  # left, top, right, bottom; the last two lie outside
 
@@ -36,28 +42,18 @@ MOST_SIDE: Final = 2000  # pixels of an annotated photo, with its band
 LEAST_SIDE: Final = 300  # a smaller photo is enlarged
 MOST_PEOPLE: Final = 8
 THUMBNAILS: Final = 6
-PALETTE: Final[Mapping[Answer, tuple[str, str]]] = {  # ground, and text on it
-    "fake": ("#C24A00", "#FFFFFF"),
-    "real": ("#0068A8", "#FFFFFF"),
-    "unsure": ("#F5B700", "#1A1A1A"),
-    "not_applicable": ("#63686E", "#FFFFFF"),
-}
 _WORDS: Final = {answer: answer for answer in PALETTE} | {"not_applicable": "not judged"}
-_INK, _SOFT, _RULE, _PAPER, _DESK = "#1A1A1A", "#565B61", "#D3D6DA", "#FFFFFF", 234
+_DESK: Final = 234
 _TINTS: Final = {"fake": "#FBEDE3", "real": "#E5F0F8"}
 _KEY: Final = (
     "Each dot is the score of one frame by itself; the answer goes by the mean over the frames. "
     "A grey tick is a frame in which the face was seen and not judged."
 )
-_NEARLY: Final = str.maketrans({"–": "-", "—": "-", "‑": "-", "×": "x", "\u00a0": " "})
-_MOST_TEXT, _MOST_WORD = 3000, 500  # characters of a paragraph, of a word
 _FEW: Final = 12  # faces not judged, up to which each has its reason beside it
 _SHEET, _MARGIN, _TEXT, _COLUMN = 1400, 36, 18, 330  # pixels of a clip's sheet
 _START: Final = 2 * _MARGIN + _COLUMN  # where its pictures begin
 _SIDE: Final = (_SHEET - _MARGIN - _START - 10 * (THUMBNAILS - 1)) // THUMBNAILS
 _PLOT: Final = (_SHEET - _MARGIN - _START - 190, 132)
-_BOLD: Final = 1 / 45  # thickening of letters, in their size
-_FINE: Final = 4  # supersampling of text and curves
 _SEEN: Final = CropRecipe(margin=1.6)
 _STEPS: Final = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400)
 
@@ -132,89 +128,8 @@ def write_annotated(path: Path, pixels: Pixels) -> None:
         Image.fromarray(pixels).save(temporary, format="PNG")
 
 
-# -- text --
-
-
-@lru_cache(maxsize=64)
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    font = ImageFont.load_default(size * _FINE)  # Aileron, embedded in Pillow: little beyond ASCII
-    assert isinstance(font, ImageFont.FreeTypeFont)
-    return font
-
-
-def _long(text: str, size: int) -> float:
-    return float(_font(size).getlength(text)) / _FINE
-
-
-def _plain(text: str) -> str:
-    """What the font can show: accents dropped, control characters and the like escaped."""
-    whole = unicodedata.normalize("NFD", text[:_MOST_TEXT].translate(_NEARLY))
-    bare = "".join(c for c in whole if unicodedata.category(c) != "Mn")
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode("ascii")
-        for c in unicodedata.normalize("NFC", bare)
-    )
-
-
-def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:].rstrip('.')}."
-
-
-def _wrapped(text: str, size: int, width: float, most: int) -> list[str]:
-    """Lines of a paragraph; where they are more than `most`, the last ends in an ellipsis."""
-    lines = [""]
-    for word in _plain(text).split():
-        if len(lines) > most:
-            break
-        joined = f"{lines[-1]} {word}".lstrip()
-        if _long(joined, size) <= width:
-            lines[-1] = joined
-            continue
-        lines += [""] * bool(lines[-1])
-        for letter in word[:_MOST_WORD]:  # a word may be longer than a line
-            if lines[-1] and _long(lines[-1] + letter, size) > width:
-                lines.append("")
-            lines[-1] += letter
-    if len(lines) > most:
-        while lines[most - 1] and _long(f"{lines[most - 1]} …", size) > width:
-            lines[most - 1] = lines[most - 1][:-1]
-        lines[most - 1 :] = [f"{lines[most - 1].rstrip()} …"]
-    return lines
-
-
-def _chip_size(text: str, size: int) -> tuple[int, int]:
-    return math.ceil(_long(text, size)) + size, round(1.45 * size)
-
-
-class _Page:
-    """A picture to draw on, or paper written on from the top and cut where that ends."""
-
-    def __init__(self, image: Image.Image | int, unit: int, margin: int = 0) -> None:
-        paper = Image.new("RGB", (image, 1600), _PAPER) if isinstance(image, int) else image
-        self.image, self.draw, self.wide = paper, ImageDraw.Draw(paper), paper.width - 2 * margin
-        self.unit, self.margin, self.y = unit, margin, margin
-
-    def text(self, at: Point, text: str, size: int, colour: str = _SOFT, bold: float = 0) -> None:
-        """One line, from its left end and baseline; finely drawn, as hinting would eat spaces."""
-        x, top = math.floor(at[0]) - 1, math.floor(at[1]) - size
-        mask = Image.new("L", ((math.ceil(_long(text, size)) + 4) * _FINE, 2 * size * _FINE))
-        start, stroke = ((at[0] - x) * _FINE, (at[1] - top) * _FINE), bold * size * _FINE
-        ImageDraw.Draw(mask).text(start, text, 255, _font(size), "ls", stroke_width=stroke)
-        self.image.paste(colour, (x, top), mask.reduce(_FINE))
-
-    def chip(self, at: tuple[int, int], text: str, size: int, answer: Answer) -> int:
-        """Text on the colour of an answer; returns how wide it is."""
-        (x, y), (wide, high), (ground, ink) = at, _chip_size(text, size), PALETTE[answer]
-        self.draw.rectangle((x, y, x + wide - 1, y + high - 1), fill=ground)
-        self.text((x + size / 2, y + 1.07 * size), text, size, ink, _BOLD)
-        return wide
-
-    def write(self, text: str, colour: str = _INK, most: int = 8, wide: int = 0) -> None:
-        """A paragraph from the left margin."""
-        for line in _wrapped(text, self.unit, wide or self.wide, most):
-            self.text((self.margin, self.y + 1.05 * self.unit), line, self.unit, colour)
-            self.y += round(1.4 * self.unit)
-        self.y += round(0.3 * self.unit)
+class _Page(Page):
+    """Paper with what a verdict says."""
 
     def answer(self, of: Verdict | PersonVerdict, word: str, wide: int = 0) -> None:
         """The answer and the score in large type, and the reason."""
@@ -222,38 +137,28 @@ class _Page:
         x = self.margin + self.chip((self.margin, self.y), word.capitalize(), size, of.answer)
         if of.score is not None:
             at = x + 0.6 * size, self.y + 1.07 * size
-            self.text(at, f"score {of.score:.3f}", size, _INK)
+            self.text(at, f"score {of.score:.3f}", size, INK)
         self.y += round(1.9 * size)
-        self.write(_sentence(of.reason), wide=wide)
+        self.write(sentence(of.reason), wide=wide)
 
     def counts(self, of: Sequence[FaceVerdict | PersonVerdict]) -> None:
         """How many have which answer: the key to the colours too."""
         x, counted = self.margin, Counter(one.answer for one in of)
         for answer in (answer for answer in PALETTE if counted[answer]):
             text = f"{counted[answer]} {_WORDS[answer]}"
-            if x + _chip_size(text, self.unit)[0] > self.margin + self.wide:
+            if x + chip_size(text, self.unit)[0] > self.margin + self.wide:
                 x, self.y = self.margin, self.y + round(1.7 * self.unit)
             x += self.chip((x, self.y), text, self.unit, answer) + self.unit // 2
         self.y += round(2 * self.unit)
 
-    def rule(self) -> None:
-        """A thin line across."""
-        self.y += round(0.3 * self.unit)
-        self.draw.line((self.margin, self.y, self.margin + self.wide - 1, self.y), _RULE)
-        self.y += round(0.6 * self.unit)
-
     def notes(self, verdict: Verdict) -> None:
         """What limits the answer, and where it comes from."""
         if verdict.notes:
-            self.write(_sentence("; ".join(verdict.notes)), _SOFT, most=5)
+            self.write(sentence("; ".join(verdict.notes)), SOFT, most=5)
         self.rule()
         made = f"Model {verdict.model} · bonaface {verdict.version}"
         self.write(f"Evidence, not proof. · {made} · {Path(verdict.path).name}", most=3)
         self.y += self.unit // 2
-
-    def cut(self) -> Pixels:
-        """What was written."""
-        return np.array(self.image.crop((0, 0, self.image.width, self.y)))
 
 
 def _head(verdict: Verdict, width: int, unit: int, margin: int) -> _Page:
@@ -284,14 +189,14 @@ def _mark(
             continue
         least, best = math.inf, ("", unit, (0, 0))
         for text, size in _texts(face, box[2] - box[0], unit, few=few):
-            covered, at = room.place(box, _chip_size(text, size))
+            covered, at = room.place(box, chip_size(text, size))
             if covered < least:
                 least, best = covered, (text, size, at)
             if not least:
                 break
         if least and face.score is None and not few:  # the band counts it
             continue
-        room.take(best[2], _chip_size(best[0], best[1]))
+        room.take(best[2], chip_size(best[0], best[1]))
         page.chip(best[2], best[0], best[1], face.answer)
     photo[:] = np.asarray(page.image)
 
@@ -329,7 +234,7 @@ def _texts(face: FaceVerdict, wide: int, unit: int, *, few: bool) -> Iterator[tu
         yield name, small
         return
     if few:
-        yield f"{name}: {_plain(face.reason).split(';')[0][:60]}", small
+        yield f"{name}: {plain(face.reason).split(';')[0][:60]}", small
         yield name, small
     yield str(face.number), small
 
@@ -401,12 +306,12 @@ def _row(
     page.y = 0
     page.rule()
     top = page.y = page.y + 8
-    page.text((_MARGIN, top + 20), f"Person {person.number}", _TEXT + 4, _INK, _BOLD)
+    page.text((_MARGIN, top + 20), f"Person {person.number}", _TEXT + 4, INK, BOLD)
     page.y += 36
     page.answer(person, _WORDS[person.answer], _COLUMN)
     left = f", seen and not judged in {person.not_judged}" if person.not_judged else ""
     frames = "1 frame" if person.judged == 1 else f"{person.judged} frames"
-    page.write(f"Judged in {frames}{left}.", _SOFT, wide=_COLUMN)
+    page.write(f"Judged in {frames}{left}.", SOFT, wide=_COLUMN)
     for at, (moment, pixels) in enumerate(faces):
         x = _START + at * (_SIDE + 10)
         page.draw.rectangle((x, top, x + _SIDE - 1, top + _SIDE - 1), fill=(_DESK,) * 3)
@@ -443,10 +348,10 @@ def _timeline(
     if person.score is not None:
         levels.append((person.score, f"mean {person.score:.3f}", person.answer, 3))
     page.image.paste(_curve(person, times, span, levels), (left, top))
-    page.draw.rectangle((left - 1, top - 1, left + wide, top + high), outline=_RULE)
+    page.draw.rectangle((left - 1, top - 1, left + wide, top + high), outline=RULE)
     for score in (0.0, 0.5, 1.0):
         text = f"{score:g}"
-        page.text((left - 9 - _long(text, 14), top + _at(0, score)[1] + 5), text, 14)
+        page.text((left - 9 - long(text, 14), top + _at(0, score)[1] + 5), text, 14)
     lowest, y = top + high + 12 - 23 * len(levels), -math.inf
     for score, text, answer, width in sorted(levels, key=lambda one: -one[0]):
         lowest += 23
@@ -458,8 +363,8 @@ def _timeline(
     step = next((step for step in _STEPS if span <= 8 * step), _STEPS[-1])
     for seconds in range(0, math.floor(span) + 1, step):
         x, text = left + _at(seconds / span, 0)[0], _clock(seconds)
-        page.draw.line((x, top + high + 1, x, top + high + 5), _SOFT)
-        page.text((x - _long(text, 14) / 2, top + high + 20), text, 14)
+        page.draw.line((x, top + high + 1, x, top + high + 5), SOFT)
+        page.text((x - long(text, 14) / 2, top + high + 20), text, 14)
     return top + high + 26
 
 
@@ -467,29 +372,29 @@ def _curve(
     person: PersonVerdict, times: Mapping[int, float], span: float, levels: Sequence[Level]
 ) -> Image.Image:
     """What stands inside the axes."""
-    wide, high = (_FINE * length for length in _PLOT)
-    plot = Image.new("RGB", (wide, high), _PAPER)
+    wide, high = (FINE * length for length in _PLOT)
+    plot = Image.new("RGB", (wide, high), PAPER)
     pen = ImageDraw.Draw(plot)
     for score, _, answer, width in levels:
-        y = _FINE * _at(0, score)[1]
+        y = FINE * _at(0, score)[1]
         if width == 1:
             box = (0.0, 0.0, wide, y) if answer == "fake" else (0.0, y, wide, high)
             pen.rectangle(box, _TINTS[answer])
         if width:
-            pen.line((0, y, wide, y), PALETTE[answer][0], width * _FINE)
-    radius = _FINE * min(4.0, max(1.5, _PLOT[0] / len(times) / 3)) if times else 0.0
+            pen.line((0, y, wide, y), PALETTE[answer][0], width * FINE)
+    radius = FINE * min(4.0, max(1.5, _PLOT[0] / len(times) / 3)) if times else 0.0
     for run in _runs(person.moments, times):
         points = [
-            tuple(_FINE * length for length in _at(moment.seconds / span, moment.score or 0.0))
+            tuple(FINE * length for length in _at(moment.seconds / span, moment.score or 0.0))
             for moment in run
         ]
-        pen.line(points, _INK, round(1.5 * _FINE), joint="curve")
+        pen.line(points, INK, round(1.5 * FINE), joint="curve")
         for x, y in points:
-            pen.ellipse((x - radius, y - radius, x + radius, y + radius), _INK)
+            pen.ellipse((x - radius, y - radius, x + radius, y + radius), INK)
     for moment in (moment for moment in person.moments if moment.score is None):
-        x = _FINE * _at(moment.seconds / span, 0)[0]
-        pen.rectangle((x - _FINE, high - 12 * _FINE, x + _FINE, high), _SOFT)
-    return plot.reduce(_FINE)
+        x = FINE * _at(moment.seconds / span, 0)[0]
+        pen.rectangle((x - FINE, high - 12 * FINE, x + FINE, high), SOFT)
+    return plot.reduce(FINE)
 
 
 def _runs(moments: Sequence[Moment], times: Mapping[int, float]) -> list[list[Moment]]:
@@ -520,7 +425,7 @@ def _foot(verdict: Verdict, others: Sequence[PersonVerdict]) -> Pixels:
         page.write(f"{len(others)} more {'people are' if len(others) > 1 else 'is'} not shown:")
         page.counts(others)
     if verdict.people:
-        page.write(_KEY, _SOFT)
+        page.write(_KEY, SOFT)
     if count := verdict.frames:
         page.write(
             f"Of {count.asked} frames asked for, {count.judged} were judged, "

@@ -27,6 +27,7 @@ from bonaface.verdict import (
 from bonaface.video import DEFAULT_LIMITS as VIDEO_LIMITS
 from bonaface.video import VideoLimits, is_video, read_frames
 
+Logits = Callable[[Sequence[NDArray[np.uint8]]], NDArray[np.float64]]
 Source = Path | str | bytes | NDArray[np.uint8] | PIL.Image.Image
 
 _BATCH = 16
@@ -103,7 +104,7 @@ class Detector:
         progress: Progress | None = None,
         image_limits: ImageLimits = DEFAULT_LIMITS,
         video_limits: VideoLimits = VIDEO_LIMITS,
-        logits: Callable[[Sequence[NDArray[np.uint8]]], NDArray[np.float64]] | None = None,
+        logits: Logits | None = None,
     ) -> Verdict:
         """Judge the faces of one photo, or the people of one video.
 
@@ -129,8 +130,7 @@ class Detector:
         Raises:
             ConfigError: a wish is out of range, or `source` is of another type.
         """
-        wishes = Wishes(faces, stability, prevalence, frames)
-        judge = Judge(logits or self.logits, self.finder, self._rules(), wishes)
+        judge = self.judge(Wishes(faces, stability, prevalence, frames), logits)
         bands = judge.bands
         kind: Literal["photo", "video"] | None = None
         width = height = count = None
@@ -169,11 +169,13 @@ class Detector:
             notes=notes,
         )
 
-    def _rules(self) -> Rules:
-        """Read when they are needed: a bundle that is being made has no operating points yet."""
+    def judge(self, wishes: Wishes, logits: Logits | None = None) -> Judge:
+        """The way from pixels to answers that `detect` takes."""
+        # Read when they are needed: a bundle that is being made has no operating points yet.
         bundle = self.bundle
         fake_above, real_below = map(bundle.operating_point, ("fake_above", "real_below"))
-        return Rules(bundle.calibration, fake_above, real_below, bundle.recipe, bundle.doubt)
+        rules = Rules(bundle.calibration, fake_above, real_below, bundle.recipe, bundle.doubt)
+        return Judge(logits or self.logits, self.finder, rules, wishes)
 
     def finder(self) -> Finder:
         """What finds faces, opened when it is first asked for."""

@@ -183,6 +183,20 @@ class Judge:
             return Judgement("not_applicable", _NO_FACE), (), count, tuple(notes)
         return judge_whole(people_found, "person"), people_found, count, tuple(notes)
 
+    def crops(self, pixels: Pixels) -> list[tuple[Face | None, Pixels | str]]:
+        """The faces of a photo or frame, each with its crop as it is scored, or why it is not.
+
+        Without a search for faces there is one, None, whose crop is the whole picture.
+        """
+        found: tuple[Face | None, ...] = (None,)
+        if self.wishes.faces == "auto":
+            found = self.finder().find(pixels)
+        shrink = self.rules.recipe.shrink
+        return [
+            (face, self._unfit(at, face) or shrink(self._square(pixels, face, first=at == 0)))
+            for at, face in enumerate(found)
+        ]
+
     # -- the steps --
 
     def _found_in(self, frame: Frame) -> tuple[Face, ...]:

@@ -22,13 +22,12 @@ from bonaface.errors import ConfigError
 from bonaface.models import resnet, resnet_v2
 from bonaface.models.cnn import convolution
 from bonaface.models.weights import Channels, Parts, Start
+from bonaface.signals import LIMIT
 
 BRANCHES = ("rgb", "residual")
 DEPTHS = ("resnet18", "resnet34", "resnet50", "resnet50v2")
 # Filters times colours, then the channels of the blocks.
 WIDTHS = (9, 32, 64, 128, 256)
-# Residuals beyond so many grey levels are edges of the content: 80 to 95 % of a face lies within.
-LIMIT = 4.0
 
 
 def high_pass(pixels: torch.Tensor) -> torch.Tensor:

@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from bonaface.models.weights import Channels, Parts
+from bonaface.signals import FLOOR, LUMINANCE, ring_table
 
 LARGEST = 512  # pixels; the fixed matrices grow with the square
-LUMINANCE = (0.299, 0.587, 0.114)
-# Rounding to 8 bits leaves 6e-7 at every frequency, so this speaks for flat pictures alone.
-FLOOR = 1e-8
 
 
 class Rings(nn.Module):
@@ -100,26 +97,3 @@ class Spectrum(nn.Module):
     def parts(self) -> Parts:
         """head: nothing else is learned."""
         return [("head", [self.norm, self.head])]
-
-
-def ring_table(size: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """What belongs to each ring of the half spectrum (size, size // 2 + 1), flattened.
-
-    A frequency is of the ring that its distance from 0 is nearest to.
-
-    Returns:
-        Places (rings, most of any ring), and the share of each in the ring's mean; the rows of
-        smaller rings end in places of share 0.
-    """
-    down, across = np.fft.fftfreq(size, 1 / size), np.arange(size // 2 + 1)
-    ring = np.rint(np.hypot(down[:, None], across)).astype(np.int64).ravel()
-    # A column that mirrors itself counts once, any other for its mirror image too.
-    times = np.where(2 * across % size, 2.0, 1.0)
-    weight = np.tile(times, size)
-    members = [np.flatnonzero(ring == number) for number in range(1, ring.max() + 1)]
-    places = np.zeros((len(members), max(map(len, members))), np.int64)
-    shares = np.zeros(places.shape)
-    for row, found in enumerate(members):
-        places[row, : len(found)] = found
-        shares[row, : len(found)] = weight[found] / weight[found].sum()
-    return places, shares
