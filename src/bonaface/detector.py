@@ -144,7 +144,7 @@ class Detector:
                     judged, people, count, notes = judge.video(clip, progress)
                 kind, width, height = "video", clip.clip.width, clip.clip.height
             else:
-                image = _image(source, image_limits)
+                image = image_of(source, image_limits)
                 judged, of_faces, notes = judge.photo(image)
                 kind, (height, width) = "photo", image.pixels.shape[:2]
         except ImageError as error:
@@ -196,9 +196,11 @@ class Detector:
         return logits
 
 
-def _image(
-    source: Path | bytes | NDArray[np.uint8] | PIL.Image.Image, limits: ImageLimits
+def image_of(
+    source: Path | bytes | NDArray[np.uint8] | PIL.Image.Image,
+    limits: ImageLimits = DEFAULT_LIMITS,
 ) -> Image:
+    """A photo's pixels, whatever it came as; ImageError where it cannot be read."""
     if isinstance(source, Path | bytes):
         return read_image(source, limits)
     if isinstance(source, np.ndarray | PIL.Image.Image):
