@@ -105,7 +105,7 @@ def annotate_video(frames: Iterable[Frame], verdict: Verdict) -> Pixels:
     urgent = {"fake": 0, "unsure": 1}
     ranked = sorted(verdict.people, key=lambda one: (urgent.get(one.answer, 2), one.number))
     people = sorted(ranked[:MOST_PEOPLE], key=lambda one: one.number)
-    picked = [_picked(person.moments) for person in people]
+    picked = [picked(person.moments) for person in people]
     wanted: dict[int, list[Moment]] = defaultdict(list)
     for moment in (moment for moments in picked for moment in moments):
         wanted[moment.frame].append(moment)
@@ -271,13 +271,13 @@ class _Room:
 # -- videos --
 
 
-def _picked(moments: Sequence[Moment]) -> list[Moment]:
+def picked(moments: Sequence[Moment], most: int = THUMBNAILS) -> list[Moment]:
     """Moments spread evenly over a person's time; of those that were judged, if any were."""
     seen = [moment for moment in moments if moment.score is not None] or moments
     if not seen:
         return []
     times = np.array([moment.seconds for moment in seen])
-    wanted = np.linspace(times[0], times[-1], min(THUMBNAILS, len(seen)))
+    wanted = np.linspace(times[0], times[-1], min(most, len(seen)))
     return list(dict.fromkeys(seen[int(np.abs(times - at).argmin())] for at in wanted))
 
 

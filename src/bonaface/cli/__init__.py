@@ -22,6 +22,7 @@ from bonaface.cli import (
     detect,
     doctor,
     evaluate,
+    explain,
     models,
     reproduce,
     serve,
@@ -117,6 +118,7 @@ app.command()(audit.audit)
 app.command()(compare.compare)
 app.command()(reproduce.reproduce)
 app.command()(stress.stress)
+app.command()(explain.explain)
 app.command()(serve.serve)
 app.command()(models.models)
 app.command()(doctor.doctor)

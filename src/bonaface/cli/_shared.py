@@ -54,8 +54,8 @@ def printable(text: str) -> str:
 
 
 @contextmanager
-def progress_bar(what: str) -> Iterator[Callable[[int, int], None] | None]:
-    """What to call with pictures done and their total: a bar on a terminal; otherwise None."""
+def progress_bar(what: str, unit: str = "pictures") -> Iterator[Callable[[int, int], None] | None]:
+    """What to call with the number done and their total: a bar on a terminal; otherwise None."""
     if not sys.stderr.isatty():
         yield None
         return
@@ -80,7 +80,7 @@ def progress_bar(what: str) -> Iterator[Callable[[int, int], None] | None]:
 
         def update(done: int, total: int) -> None:
             speed = bar.tasks[0].speed
-            rate = f"{speed:.0f} pictures/s" if speed else ""
+            rate = f"{speed:.0f} {unit}/s" if speed else ""
             bar.update(task, completed=done, total=total, rate=rate)
 
         yield update

@@ -303,12 +303,12 @@ def _row(looks: Sequence[Look], scale: float) -> Pixels:
             _caption(page, (x, top + 22), look.reason, _SHEET_TILE)
             continue
         crop = _square(look.crop)
-        views = crop, overlay(crop, look.map, scale), residual_view(crop)
+        views = _boxed(look), crop, overlay(crop, look.map, scale), residual_view(crop)
         for place, pixels in enumerate(views):
             _paste(page, pixels, (x, top + 24 + place * (_SHEET_TILE + 6)), _SHEET_TILE)
         word = "beats random maps" if look.faith.believed else "not shown to beat random"
-        page.text((x, top + 24 + 3 * (_SHEET_TILE + 6) + 14), word, _CAPTION)
-    page.y = top + 24 + 3 * (_SHEET_TILE + 6) + 30
+        page.text((x, top + 24 + 4 * (_SHEET_TILE + 6) + 14), word, _CAPTION)
+    page.y = top + 24 + 4 * (_SHEET_TILE + 6) + 30
     return page.cut()
 
 

@@ -9,7 +9,7 @@ the game's 15 pixels of a picture of 500 do; chance, and the middle of the crop,
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -257,10 +257,21 @@ def _row(
     mask = hit = centre_hit = None
     if real is not None and real.shape == crop.shape:
         mask, hit, centre_hit = point(found.values, real, crop)
-    return (
-        Row(sample.path, None, _score(faith), *_curves(faith), mask, hit, centre_hit),
-        True,
+    row = Row(
+        sample.path,
+        None,
+        _score(faith),
+        own_deletion=_short(faith.own.deletion),
+        own_insertion=_short(faith.own.insertion),
+        random_deletion=_short(faith.mean("deletion")),
+        random_insertion=_short(faith.mean("insertion")),
+        centre_deletion=_short(faith.centre.deletion),
+        centre_insertion=_short(faith.centre.insertion),
+        mask=mask,
+        hit=hit,
+        centre_hit=centre_hit,
     )
+    return row, True
 
 
 def _score(faith: Faith) -> float:
@@ -268,16 +279,8 @@ def _score(faith: Faith) -> float:
     return round(own if faith.side == "fake" else 1 - own, 6)
 
 
-def _curves(faith: Faith) -> Iterator[tuple[float, ...]]:
-    for each in (
-        faith.own.deletion,
-        faith.own.insertion,
-        faith.mean("deletion"),
-        faith.mean("insertion"),
-        faith.centre.deletion,
-        faith.centre.insertion,
-    ):
-        yield tuple(round(value, 5) for value in each)
+def _short(curve: Sequence[float]) -> tuple[float, ...]:
+    return tuple(round(value, 5) for value in curve)
 
 
 # -- the pointing game --

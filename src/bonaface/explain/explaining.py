@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import cv2
 import numpy as np
 
+from bonaface.annotate import picked
 from bonaface.detector import Detector, Source, image_of
 from bonaface.errors import ConfigError
 from bonaface.explain.faithful import RIVALS, STEPS, Faith, measure_faith
@@ -30,7 +31,8 @@ FREE: Final = ("occlusion", "rise")  # need the logits alone
 METHODS: Final = (*FREE, "grad-cam", "integrated-gradients")
 DEFAULT: Final = "occlusion"
 MEANING: Final = "A heat map shows where the network looked, not what was forged."
-FRAMES: Final = 8
+FRAMES: Final = 64  # as `Detector.detect` looks at
+SHOWN: Final = 8  # of them, of each person
 MOST_PEOPLE: Final = 4
 _SCENE: Final = 640  # longer side of a picture that is kept to be shown
 
@@ -88,7 +90,7 @@ class Explanation:
 
     Attributes:
         verdict: as `Detector.detect` gives it.
-        looks: at each face of the photo, or each person in each frame of the clip.
+        looks: at each face of the photo, or each person in a few frames of the clip.
         method: of the maps.
         seed: of what is random in them and in their rivals.
         left_out: people of a clip that are not shown.
@@ -206,7 +208,7 @@ def explain(
         source: a file, its bytes, a PIL image, or uint8 RGB pixels (HxWx3).
         name: what the explanation calls it; by default the path.
         faces: "auto" finds them; "none" takes the whole picture for a face crop.
-        frames: of a clip, how many to look at, spread evenly over it.
+        frames: of a clip, how many to look at, as in `Detector.detect`; a few of them are shown.
         progress: called with views asked for and to be asked for, anew for each face.
 
     Returns:
@@ -251,21 +253,24 @@ def _photo(judge: Judge, pixels: Pixels, verdict: Verdict) -> Iterator[Look]:
 
 
 def _video(judge: Judge, source: Path | bytes, frames: int, verdict: Verdict) -> Iterator[Look]:
-    """The same frames again, in which each face is found by its box."""
-    known = {
+    """Some of the same frames again, in which each face is found by its box."""
+    shown = {
         (moment.frame, moment.box): (person, moment)
         for person in verdict.people[:MOST_PEOPLE]
-        for moment in person.moments
+        for moment in picked(person.moments, SHOWN if person.score is not None else 1)
     }
+    wanted = {frame for frame, _ in shown}
     with read_frames(source, frames) as clip:
         for frame in clip:
+            if frame.number not in wanted:
+                continue
             scene, scale = _scene(frame.pixels)
             for face, crop in judge.crops(frame.pixels):
                 box = _box(face, frame.pixels)
-                if (frame.number, box) not in known:
+                if (frame.number, box) not in shown:
                     continue
-                person, moment = known[frame.number, box]
-                judged = person.answer != "not_applicable" and not isinstance(crop, str)
+                person, moment = shown[frame.number, box]
+                judged = person.score is not None and not isinstance(crop, str)
                 yield Look(
                     person.number,
                     person.answer,

@@ -38,11 +38,12 @@ class Writer:
         stem = self._stem(Path(found.verdict.path).stem)
         told = found.to_dict()
         written = []
+        told["file"] = None
         if found.verdict.kind == "video":
             written.append(self._save(f"{stem}.png", sheet(found)))
             told["file"] = written[0].name
         for look, entry in zip(found.looks, told["looks"], strict=True):
-            name = f"{stem}-face{look.number}"
+            name, entry["file"] = f"{stem}-face{look.number}", None
             if found.verdict.kind == "photo":
                 written.append(self._save(f"{name}.png", panel(found, look)))
                 entry["file"] = written[-1].name
