@@ -63,3 +63,27 @@ def make_card(**changes: Any) -> bundles.Card:
         "versions": {"bonaface": "0.1.0"},
     }
     return bundles.Card.model_validate(values | changes)
+
+
+def write_linear_onnx(path: Path, weight: np.ndarray, bias: float = 0.0) -> None:
+    """logit = sum of weight * pixel + bias, of pixels in [0, 1]; weight is (3, size, size)."""
+    size = weight.shape[-1]
+    constants = {
+        "weight": weight.reshape(1, 3, size, size).astype(np.float32),
+        "bias": np.float32(bias),
+        "axes": np.array([1, 2, 3], np.int64),
+    }
+    nodes = [
+        helper.make_node("Mul", ["image", "weight"], ["parts"]),
+        helper.make_node("ReduceSum", ["parts", "axes"], ["sum"], keepdims=0),
+        helper.make_node("Add", ["sum", "bias"], ["logit"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "linear",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 3, size, size])],
+        [helper.make_tensor_value_info("logit", TensorProto.FLOAT, ["batch"])],
+        [numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items()],
+    )
+    opset = [helper.make_opsetid("", 18)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), path)

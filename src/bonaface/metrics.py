@@ -392,7 +392,7 @@ def _figure(draws: Array, n: int, n_groups: int, noise: Array | None) -> Figure:
     low, high, reason = interval(draws[1:], n_groups)
     if low is not None and high is not None:
         if high - low < 1e-12:
-            low, high = _clopper_pearson(value, n_groups)
+            low, high = clopper_pearson(value, n_groups)
         elif noise is not None:
             low, high = min(low, 2 * value - high), max(high, 2 * value - low)
             if value <= np.quantile(noise[1:], 0.95):
@@ -414,7 +414,7 @@ def interval(draws: Array, n_groups: int) -> tuple[float | None, float | None, s
     return float(low), float(high), None
 
 
-def _clopper_pearson(share: float, trials: int) -> tuple[float, float]:
+def clopper_pearson(share: float, trials: int) -> tuple[float, float]:
     """Clopper & Pearson (1934); the number of hits, share * trials, need not be whole."""
     hits = share * trials
     low = float(stats.beta.ppf(0.025, hits, trials - hits + 1)) if hits > 0 else 0.0

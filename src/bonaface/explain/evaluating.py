@@ -26,7 +26,7 @@ from bonaface.explain.faithful import Curves, Faith
 from bonaface.explain.maps import Pixels, Values
 from bonaface.forging import JOURNAL as FORGERIES
 from bonaface.images import read_image
-from bonaface.metrics import Figure, interval
+from bonaface.metrics import Figure, clopper_pearson, interval
 from bonaface.samples import Sample, Samples
 
 SCHEMA_VERSION: Final = 1
@@ -323,15 +323,27 @@ def point(values: Values, real: Pixels, fake: Pixels) -> tuple[float, bool, bool
     disc = (np.hypot(away[:, None], away[None]) <= reach).astype(np.uint8)
     near = np.asarray(cv2.dilate(square, disc)) > 0
     y, x = np.unravel_index(int(values.argmax()), values.shape)
-    at = [int((place + 0.5) / len(values) * side) for place in (y, x)]
-    return float(near.mean()), bool(near[at[0], at[1]]), bool(near[side // 2, side // 2])
+    row, column = ((2 * int(place) + 1) * side // (2 * len(values)) for place in (y, x))
+    return float(near.mean()), bool(near[row, column]), bool(near[side // 2, side // 2])
 
 
 # -- figures --
 
 
-def mean_figure(values: Sequence[float], groups: Sequence[str], seed: int) -> Figure:
-    """A mean with its 95 % interval from draws of whole groups."""
+def mean_figure(
+    values: Sequence[float], groups: Sequence[str], seed: int, *, lowest: float = 0.0
+) -> Figure:
+    """A mean with its 95 % interval from draws of whole groups.
+
+    Where all draws are the same, the interval is that of Clopper and Pearson for as many trials as
+    there are groups, as in `bonaface.metrics`.
+
+    Args:
+        values: in [lowest, 1].
+        groups: of each value.
+        seed: of the draws.
+        lowest: 0 of shares and areas, -1 of their differences.
+    """
     each = np.asarray(values, np.float64)
     if not len(each):
         return Figure(None, None, None, 0, "no such pictures")
@@ -340,7 +352,12 @@ def mean_figure(values: Sequence[float], groups: Sequence[str], seed: int) -> Fi
     many = len(counts)
     drawn = np.random.default_rng(seed).multinomial(many, np.full(many, 1 / many), RESAMPLES)
     low, high, reason = interval(drawn @ sums / (drawn @ counts), many)
-    return Figure(float(each.mean()), low, high, len(each), reason)
+    value = float(each.mean())
+    if low is not None and high is not None and high - low < 1e-12:
+        span = 1 - lowest
+        share = min(max((value - lowest) / span, 0.0), 1.0)
+        low, high = (lowest + span * end for end in clopper_pearson(share, many))
+    return Figure(value, low, high, len(each), reason)
 
 
 def _assessed(
@@ -385,18 +402,15 @@ def _faithful(way: str, rows: Sequence[Row], groups: Sequence[str], seed: int) -
     }
     sign = -1.0 if way == "deletion" else 1.0
     own, random, centre = (mean_figure(areas[order].tolist(), groups, seed) for order in ORDERS)
-    return Faithfulness(
-        way,
-        own,
-        random,
-        centre,
-        mean_figure((sign * (areas["own"] - areas["random"])).tolist(), groups, seed),
-        mean_figure((sign * (areas["own"] - areas["centre"])).tolist(), groups, seed),
-        {
-            order: tuple(np.mean([getattr(row.curves(order), way) for row in rows], 0).tolist())
-            for order in ORDERS
-        },
+    over_random, over_centre = (
+        mean_figure((sign * (areas["own"] - areas[other])).tolist(), groups, seed, lowest=-1.0)
+        for other in ("random", "centre")
     )
+    curves = {
+        order: tuple(np.mean([getattr(row.curves(order), way) for row in rows], 0).tolist())
+        for order in ORDERS
+    }
+    return Faithfulness(way, own, random, centre, over_random, over_centre, curves)
 
 
 def _pointing(
@@ -421,5 +435,11 @@ def _game(what: str, part: Sequence[tuple[Sample, Row]], seed: int) -> Pointing:
         (float(row.hit or 0), row.mask or 0.0, float(row.centre_hit or 0)) for _, row in part
     ]
     hits, chance, centre = np.array(columns, np.float64).reshape(-1, 3).T
-    figures = (hits, chance, centre, hits - chance, hits - centre)
-    return Pointing(what, *(mean_figure(each.tolist(), groups, seed) for each in figures))
+    return Pointing(
+        what,
+        *(mean_figure(each.tolist(), groups, seed) for each in (hits, chance, centre)),
+        *(
+            mean_figure((hits - other).tolist(), groups, seed, lowest=-1.0)
+            for other in (chance, centre)
+        ),
+    )
