@@ -78,7 +78,8 @@ def _believed(looks: list[dict[str, Any]]) -> str:
     if good == len(judged):
         return f"{many}, shown to point at what mattered to the network more than random maps do."
     if not good:
-        return f"{many}, not shown to beat random maps: do not read anything into them."
+        them = "it" if len(judged) == 1 else "them"
+        return f"{many}, not shown to beat random maps: do not read anything into {them}."
     return f"{good} of {many} were shown to beat random maps; do not read anything into the others."
 
 
@@ -100,7 +101,7 @@ def assessment_page(found: Assessment) -> str:
         "faithfulness.html",
         a=found,
         meaning=MEANING,
-        title=f"{found.method} of {found.detector}",
+        title=f"{found.method.capitalize()} maps of {found.detector}",
         verdicts=_verdicts(found),
         plots=[
             (title, _curves(found, at, title), caption)
@@ -165,7 +166,7 @@ def _share(figure: Figure) -> str:
 def _against(figure: Figure, what: str) -> str:
     if figure.value is None or figure.low is None or figure.high is None:
         return f"too few to compare with {what}"
-    inside = f"{rate(figure.value)}, 95% interval {span(figure)}"
+    inside = f"by {rate(figure.value)}, 95% interval {span(figure)}"
     if above_zero(figure):
         return f"more often than {what} ({inside})"
     if figure.high < 0:
