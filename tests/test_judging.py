@@ -317,3 +317,23 @@ def test_stability_of_a_person_is_that_of_the_mean() -> None:
     assert person.stability is not None
     assert list(person.stability.scores) == list(DELIVERIES)
     assert person.stability.low <= person.score <= person.stability.high
+
+
+def test_the_crops_are_those_that_are_scored() -> None:
+    boxes = ((10, 10, 110, 110), (150, 150, 160, 160), (200, 20, 250, 70))
+    image = photo(*((box, 40 * n) for n, box in enumerate(boxes, 1)))
+    one = judge(Squares(*boxes))
+    _, faces, _ = one.photo(image)
+    crops = one.crops(image.pixels)
+    assert len(crops) == len(faces) == 3
+    for face, (found, crop) in zip(faces, crops, strict=True):
+        assert found is not None
+        assert face.box == found.box
+        if face.score is None:
+            assert crop == face.reason
+        else:
+            assert not isinstance(crop, str)
+            assert face.score == pytest.approx(float(expit(brightness([crop])[0])))
+    ((none, whole),) = judge(Squares(), faces="none").crops(image.pixels)
+    assert none is None
+    assert np.array_equal(whole, image.pixels)
