@@ -105,9 +105,9 @@ def annotate_video(frames: Iterable[Frame], verdict: Verdict) -> Pixels:
     urgent = {"fake": 0, "unsure": 1}
     ranked = sorted(verdict.people, key=lambda one: (urgent.get(one.answer, 2), one.number))
     people = sorted(ranked[:MOST_PEOPLE], key=lambda one: one.number)
-    picked = [picked(person.moments) for person in people]
+    shown = [picked(person.moments) for person in people]
     wanted: dict[int, list[Moment]] = defaultdict(list)
-    for moment in (moment for moments in picked for moment in moments):
+    for moment in (moment for moments in shown for moment in moments):
         wanted[moment.frame].append(moment)
     times = {moment.frame: moment.seconds for one in verdict.people for moment in one.moments}
     faces: dict[Moment, Pixels] = {}
@@ -117,7 +117,7 @@ def annotate_video(frames: Iterable[Frame], verdict: Verdict) -> Pixels:
     head = _head(verdict, _SHEET, _TEXT + 4, _MARGIN).cut()
     rows = [
         _row(person, [(moment, faces.get(moment)) for moment in moments], verdict, times)
-        for person, moments in zip(people, picked, strict=True)
+        for person, moments in zip(people, shown, strict=True)
     ]
     return np.vstack([head, *rows, _foot(verdict, ranked[MOST_PEOPLE:])])
 
