@@ -12,8 +12,9 @@ from scipy.special import expit
 
 from bonaface import load_detector
 from bonaface.bundle import finish_bundle, load_bundle
-from bonaface.detector import Detector, processor_count
+from bonaface.detector import Detector
 from bonaface.errors import BundleError
+from bonaface.runtimes import processor_count
 from tiny import make_card
 
 Make = Callable[..., Path]

@@ -16,8 +16,8 @@ ROWS = (
     "config layouts samples heif images video faces crops people preprocess signals corruptions "
     "forge drawn augment scores metrics calibration verdict cropping forging mixing splitting "
     "importing framing facts copies probes audit equalising",
-    "onnxfile bundle judging detector batches models freezing history checkpoints hardening "
-    "training tuning",
+    "onnxfile bundle runtimes judging detector batches models freezing history checkpoints "
+    "hardening training tuning",
     "evaluate paper annotate compare attacks stress explain export scan reproduce report",
     "service cli",
 )

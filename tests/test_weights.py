@@ -245,7 +245,7 @@ def test_a_bundle_is_rebuilt_to_what_its_onnx_computes(tmp_path: Path) -> None:
     stir(made.module, 3)
     bundle = bundle_of(made, tmp_path / "run", exported=True)
     images = torch.randn(5, 3, 32, 32)
-    session = onnxruntime.InferenceSession(bundle.onnx)
+    session = onnxruntime.InferenceSession(bundle.model)
     (wanted,) = session.run(None, {"images": images.numpy()})
     with torch.inference_mode():
         got = registry.rebuild(bundle)(images)

@@ -21,12 +21,12 @@ import torch
 from numpy.typing import NDArray
 
 from bonaface.augment import recipe
-from bonaface.detector import processor_count
 from bonaface.errors import DataError, ImageError
 from bonaface.files import atomic_folder, cache_root, write_json
 from bonaface.images import read_image
 from bonaface.mixing import Mix
 from bonaface.preprocess import Preprocess
+from bonaface.runtimes import processor_count
 from bonaface.samples import Sample, Samples
 
 Progress = Callable[[int, int], None]

@@ -1,7 +1,8 @@
 """A detector on disk: a folder with model.onnx, card.json, model.safetensors and README.md.
 
 ``card.json`` is written last and holds the SHA-256 of the other files, so a folder with a card
-that matches is whole. ``model.onnx`` and ``card.json`` alone are enough to run.
+that matches is whole. ``model.onnx`` and ``card.json`` alone are enough to run. A bundle that was
+exported to OpenVINO has ``model.xml`` and ``model.bin`` in the place of ``model.onnx``.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -22,14 +23,38 @@ from bonaface.files import write_json, write_text
 from bonaface.onnxfile import has_external_data
 from bonaface.preprocess import Preprocess
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+_READABLE = (2, 3)  # 2: without `export`
 MAX_MODEL_BYTES = 2 << 30
 MAX_CARD_BYTES = 4 << 20
 LABELS = {"real": 0, "fake": 1}
+NETWORKS = {"onnx": ("model.onnx",), "openvino": ("model.xml", "model.bin")}
 
 
 class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Exported(_Strict):
+    """What a bundle that `bonaface export` wrote was made from, and how it was checked.
+
+    Attributes:
+        form: "onnx", "onnx-float16", "onnx-int8", "openvino" or "openvino-int8".
+        format: what runs it.
+        source: name of the bundle it was made from.
+        source_sha256: of that bundle's model.onnx.
+        calibration: of int8, the pictures that its ranges were measured on; else None.
+        gate: what the check came to, see gate.json.
+        versions: of the libraries that made it.
+    """
+
+    form: str
+    format: Literal["onnx", "openvino"]
+    source: str
+    source_sha256: str
+    calibration: dict[str, Any] | None
+    gate: dict[str, Any]
+    versions: dict[str, str]
 
 
 class Card(_Strict):
@@ -51,6 +76,7 @@ class Card(_Strict):
         parity: largest difference between the ONNX and the trained network's logits.
         versions: of the libraries that made it.
         files: SHA-256 of the bundle's other files.
+        export: of an exported bundle, what it was made from; None: `bonaface train` wrote it.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -68,6 +94,7 @@ class Card(_Strict):
     parity: dict[str, Any]
     versions: dict[str, str]
     files: dict[str, str] = {}
+    export: Exported | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +110,22 @@ class Bundle:
     card: Card
 
     @property
-    def onnx(self) -> Path:
-        """The network that `Detector` runs."""
-        return self.folder / "model.onnx"
+    def format(self) -> Literal["onnx", "openvino"]:
+        """What runs its network."""
+        return self.card.export.format if self.card.export else "onnx"
+
+    @property
+    def model(self) -> Path:
+        """The network that `Detector` runs; of OpenVINO its graph, whose weights lie beside it."""
+        return self.folder / NETWORKS[self.format][0]
+
+    @property
+    def model_sha256(self) -> str | None:
+        """Of the network's files; None while a bundle is being made."""
+        found = [self.card.files.get(name) for name in NETWORKS[self.format]]
+        if len(found) == 1 or None in found:
+            return found[0]
+        return hashlib.sha256("".join(map(str, found)).encode()).hexdigest()
 
     @property
     def preprocess(self) -> Preprocess:
@@ -144,38 +184,48 @@ class Bundle:
             )
         return points[name]
 
-    def network(self) -> bytes:
-        """model.onnx, read once, so that the bytes that are checked are those that run.
+    def network(self) -> tuple[bytes, ...]:
+        """The network's files, read once, so that the bytes that are checked are those that run.
 
         Raises:
             BundleError: they are not those that the card names, or not the whole network.
         """
-        data = self.onnx.read_bytes()
-        expected = self.card.files.get(self.onnx.name)  # absent while a bundle is being made
+        parts = tuple(self._checked(name) for name in NETWORKS[self.format])
+        if self.format == "onnx":
+            self._check_whole(parts[0])
+        return parts
+
+    def _checked(self, name: str) -> bytes:
+        path = self.folder / name
+        data = path.read_bytes()
+        expected = self.card.files.get(name)  # absent while a bundle is being made
         if expected is not None and hashlib.sha256(data).hexdigest() != expected:
             raise BundleError(
-                f"expected {str(self.onnx)!r} with the SHA-256 {expected} of the card, "
+                f"expected {str(path)!r} with the SHA-256 {expected} of the card, "
                 "got other bytes; copy the bundle again"
             )
+        return data
+
+    def _check_whole(self, data: bytes) -> None:
         try:
             whole = not has_external_data(data)
         except ValueError as error:
             raise BundleError(
-                f"expected a network that ONNX Runtime runs in {str(self.onnx)!r}, got: {error}; "
+                f"expected a network that ONNX Runtime runs in {str(self.model)!r}, got: {error}; "
                 "export the bundle again"
             ) from error
         if not whole:
             raise BundleError(
-                f"expected all weights in {str(self.onnx)!r}, got some in other files, which no "
+                f"expected all weights in {str(self.model)!r}, got some in other files, which no "
                 "checksum covers; do not use this bundle"
             )
-        return data
 
 
 def finish_bundle(folder: Path, card: Card) -> Bundle:
     """Add the model card and the card to a folder that holds the weights; the card comes last."""
     write_text(folder / "README.md", model_card(card))
-    present = [name for name in ("model.onnx", "model.safetensors") if (folder / name).is_file()]
+    names = (*NETWORKS["onnx"], *NETWORKS["openvino"], "model.safetensors")
+    present = [name for name in names if (folder / name).is_file()]
     card = card.model_copy(update={"files": {name: sha256(folder / name) for name in present}})
     write_json(folder / "card.json", card.model_dump(mode="json"))
     return Bundle(folder, card)
@@ -202,9 +252,10 @@ def load_bundle(folder: Path) -> Bundle:
         text = path.read_text(encoding="utf-8")
         value = json.loads(text, parse_float=_finite, parse_constant=_finite)
         version = value.get("schema_version")
-        if version != SCHEMA_VERSION:
+        if version not in _READABLE:
             raise BundleError(
-                f"expected a card of schema version {SCHEMA_VERSION} in {str(folder)!r}, "
+                f"expected a card of schema version {' or '.join(map(str, _READABLE))} in "
+                f"{str(folder)!r}, "
                 f"got {version!r}; use the version of bonaface that wrote it"
             )
         bundle = Bundle(folder, Card.model_validate(value))
@@ -249,15 +300,16 @@ def _check_decisions(bundle: Bundle) -> None:
 
 
 def _check_files(bundle: Bundle) -> None:
-    if not bundle.onnx.is_file():
-        raise BundleError(
-            f"expected model.onnx in {str(bundle.folder)!r}, found none; copy the whole bundle"
-        )
-    if bundle.onnx.name not in bundle.card.files:
-        raise BundleError(
-            f"expected the SHA-256 of model.onnx in the card of {str(bundle.folder)!r}, "
-            "found none; copy the bundle again"
-        )
+    for name in NETWORKS[bundle.format]:
+        if not (bundle.folder / name).is_file():
+            raise BundleError(
+                f"expected {name} in {str(bundle.folder)!r}, found none; copy the whole bundle"
+            )
+        if name not in bundle.card.files:
+            raise BundleError(
+                f"expected the SHA-256 of {name} in the card of {str(bundle.folder)!r}, "
+                "found none; copy the bundle again"
+            )
     for name in bundle.card.files:
         path = bundle.folder / name
         if path.parent != bundle.folder:
@@ -314,7 +366,7 @@ Data fingerprint `{card.data["fingerprint"]}`, seed {card.training["config"]["se
 | split | real | fake |
 |---|---|---|
 {counts}
-{_audit(card)}
+{_audit(card)}{_export(card)}
 ## Validation
 With 95 % intervals, resampled by group. These figures chose the epoch, the calibration and the
 thresholds, so they flatter; quote the test figures of `bonaface evaluate`.
@@ -346,6 +398,31 @@ def _audit(card: Card) -> str:
         "\nHow well the files alone tell these fakes from reals, without a face (AUC; 0.5: not at "
         f"all): {_cell(found['probe']['auc'])}. Audit `{found['digest']}`.\n"
     )
+
+
+def _export(card: Card) -> str:
+    """How an exported network is run without bonaface."""
+    made = card.export
+    if made is None:
+        return ""
+    recipe, size = card.preprocess, card.preprocess["size"]
+    files = " and ".join(f"`{name}`" for name in NETWORKS[made.format])
+    runtime = {"onnx": "ONNX Runtime", "openvino": "OpenVINO"}[made.format]
+    return f"""
+## The exported network
+{files}: `{made.form}`, made from `{made.source}`, whose `model.onnx` has the SHA-256
+`{made.source_sha256}`.
+`bonaface.load_detector` runs this folder. With {runtime} alone, for one RGB face crop, uint8:
+
+1. Cut out the centre square and resize it to {size} x {size}, bilinear with antialiasing, as Pillow
+   does.
+2. Divide by 255, subtract {recipe["mean"]} and divide by {recipe["std"]} (R, G, B).
+3. Input: float32 (batch, 3, {size}, {size}). Output: logits, float32 (batch,); higher is more fake.
+4. Score = 1 / (1 + exp(-({card.calibration.slope!r} * logit + {card.calibration.offset!r}))).
+
+Faces are cut with a margin of {card.crop["margin"]:.3f}; `card.json` has the whole crop recipe.
+`gate.json` says how far this network is from what it was made from.
+"""
 
 
 def _cell(figure: dict[str, Any]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +15,7 @@ from bonaface.errors import BundleError, ConfigError, ImageError
 from bonaface.faces import Finder, open_finder
 from bonaface.images import DEFAULT_LIMITS, Image, ImageLimits, as_image, read_image
 from bonaface.judging import Judge, Progress, Rules, Wishes
+from bonaface.runtimes import open_network
 from bonaface.verdict import (
     PERSON_RULE,
     RULE,
@@ -34,7 +34,9 @@ _BATCH = 16
 
 
 class Detector:
-    """Runs a bundle's network with ONNX Runtime; no torch. Safe to share between threads.
+    """Runs a bundle's network with ONNX Runtime, or OpenVINO if it was exported to that; no torch.
+
+    Safe to share between threads.
 
     Args:
         bundle: from `load_bundle`.
@@ -42,37 +44,17 @@ class Detector:
         finder: of faces; None takes the one that comes with the install.
 
     Raises:
-        BundleError: the network is not the one of the card, or ONNX Runtime cannot run it.
+        BundleError: the network is not the one of the card, or cannot be run.
+        MissingExtraError: it needs OpenVINO, which is not installed.
     """
 
     def __init__(
         self, bundle: Bundle, *, threads: int | None = None, finder: Finder | None = None
     ) -> None:
-        import onnxruntime as ort
-
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads or processor_count()
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        # Not ONNX Runtime's own format, which the checks of the file do not know.
-        options.add_session_config_entry("session.load_model_format", "ONNX")
-        network = bundle.network()
-        try:
-            self._session = ort.InferenceSession(
-                network, options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:
-            raise _not_run(bundle, error) from error
-        inputs = [node.name for node in self._session.get_inputs()]
-        if len(inputs) != 1:
-            raise BundleError(
-                f"expected a network with one input in {str(bundle.onnx)!r}, got {inputs}; "
-                "export the bundle again"
-            )
+        self._network = open_network(bundle, threads)
         self.bundle = bundle
         self.preprocess = bundle.preprocess
         self.calibration = bundle.calibration
-        self._input = inputs[0]
         self._finder = finder
 
     @property
@@ -183,11 +165,7 @@ class Detector:
 
     def _run(self, batch: NDArray[np.uint8]) -> NDArray[np.float64]:
         normalised = np.ascontiguousarray(self.preprocess.normalise(batch))
-        try:
-            found = self._session.run(None, {self._input: normalised})[0]
-        except Exception as error:
-            raise _not_run(self.bundle, error) from error
-        logits = np.asarray(found, np.float64).reshape(-1)
+        logits = np.asarray(self._network(normalised), np.float64).reshape(-1)
         if logits.shape != (len(batch),) or not np.isfinite(logits).all():
             raise BundleError(
                 f"expected {len(batch)} finite logits from {self.name!r}, got shape "
@@ -217,21 +195,6 @@ def _kind_of(source: Any) -> str:
     return "array" if isinstance(source, np.ndarray) else "image"
 
 
-def _not_run(bundle: Bundle, error: Exception) -> BundleError:
-    first = (str(error).splitlines() or [type(error).__name__])[0]
-    return BundleError(
-        f"expected a network that ONNX Runtime runs in {str(bundle.onnx)!r}, got: {first}; "
-        "export the bundle again"
-    )
-
-
-def processor_count() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1  # macOS and Windows
-
-
 def load_detector(
     model: Path | str, *, threads: int | None = None, finder: Path | str | None = None
 ) -> Detector:
@@ -244,6 +207,7 @@ def load_detector(
 
     Raises:
         BundleError: no bundle is there, or it cannot be run.
+        MissingExtraError: it needs OpenVINO, which is not installed.
         ConfigError: the finder's file cannot be run.
     """
     opened = None if finder is None else open_finder(Path(finder))

@@ -95,7 +95,7 @@ class DetectorFacts:
         calibration: from logits to scores, fitted on validation.
         operating_points: by name, chosen on validation.
         data_fingerprint: of the samples it was trained on; None when the card does not say.
-        model_sha256: of model.onnx; None when the card does not say.
+        model_sha256: of the network's files; None when the card does not say.
         versions: of the libraries that trained it.
     """
 
@@ -483,7 +483,7 @@ def _detector_facts(detector: Scorer) -> DetectorFacts:
         detector.bundle.calibration,
         {name: detector.bundle.operating_point(name) for name in sorted(card.operating_points)},
         card.data.get("fingerprint"),
-        card.files.get("model.onnx"),
+        detector.bundle.model_sha256,
         dict(card.versions),
     )
 

@@ -414,6 +414,16 @@ def interval(draws: Array, n_groups: int) -> tuple[float | None, float | None, s
     return float(low), float(high), None
 
 
+def difference(draws: Array, n_groups: int) -> Figure:
+    """A difference of paired `replicates`, (1 + R,), with its interval; `n` is that of groups."""
+    if not np.isfinite(draws[0]):
+        return Figure(None, None, None, n_groups, "needs both classes")
+    low, high, reason = interval(draws[1:], n_groups)
+    if low is not None and high is not None and high - low < 1e-12:
+        low, high, reason = None, None, "the same in every resample"
+    return Figure(float(draws[0]), low, high, n_groups, reason)
+
+
 def clopper_pearson(share: float, trials: int) -> tuple[float, float]:
     """Clopper & Pearson (1934); the number of hits, share * trials, need not be whole."""
     hits = share * trials

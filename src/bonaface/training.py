@@ -33,7 +33,7 @@ from bonaface.calibration import Calibration, fit_calibration, fit_operating_poi
 from bonaface.checkpoints import State, load, load_weights, save, save_weights
 from bonaface.config import TrainConfig
 from bonaface.crops import CropRecipe, measure_recipe, read_recipe
-from bonaface.detector import Detector, processor_count
+from bonaface.detector import Detector
 from bonaface.errors import ConfigError, DivergedError, TrainingError
 from bonaface.faces import CenterFace, open_finder
 from bonaface.files import write_text
@@ -45,6 +45,7 @@ from bonaface.metrics import figures
 from bonaface.mixing import FACES, Mix, find_faces
 from bonaface.models import registry
 from bonaface.models.onnx import export_onnx
+from bonaface.runtimes import processor_count
 from bonaface.samples import Samples, load_samples
 from bonaface.scores import Scores
 

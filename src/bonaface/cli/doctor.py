@@ -42,7 +42,7 @@ def _versions() -> Iterator[tuple[str, str]]:
 
 
 def _processor() -> Iterator[tuple[str, str]]:
-    from bonaface.detector import processor_count
+    from bonaface.runtimes import processor_count
 
     yield "cores", f"{processor_count()} to use of {os.cpu_count()}"
     try:

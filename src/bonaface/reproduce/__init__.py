@@ -323,7 +323,7 @@ def _measured(bundle: Bundle, samples: Samples, fingerprint: str, watch: Watch) 
         found = read_evaluation(folder)
         scored = found.data.real + found.data.fake + len(found.unreadable)
         if (
-            found.detector.model_sha256 == bundle.card.files["model.onnx"]
+            found.detector.model_sha256 == bundle.model_sha256
             and found.data.fingerprint == fingerprint
             and found.data.split == "test"
             and found.operating_point.name == "balanced"

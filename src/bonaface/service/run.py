@@ -17,9 +17,10 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.supervisors import Multiprocess
 
 from bonaface.bundle import load_bundle
-from bonaface.detector import Detector, processor_count
+from bonaface.detector import Detector
 from bonaface.errors import ConfigError
 from bonaface.faces import CenterFace
+from bonaface.runtimes import processor_count
 from bonaface.service.app import create_app
 from bonaface.service.jobs import folder_in_memory
 from bonaface.service.settings import Settings

@@ -131,7 +131,7 @@ class _Run:
     def folder(self, detector: Scorer) -> Path:
         """Of a detector's tables: its name, and what tells it from others of that name."""
         name = re.sub(r"[^A-Za-z0-9._-]+", "_", detector.name).strip("._") or "detector"
-        return self.out / "scores" / f"{name}-{detector.bundle.card.files['model.onnx'][:8]}"
+        return self.out / "scores" / f"{name}-{str(detector.bundle.model_sha256)[:8]}"
 
     def table(self, detector: Scorer, condition: Condition, source: Scorer | None = None) -> Path:
         """Of a detector's scores; `source`: the other detector that an attack was made on."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from bonaface.bundle import Bundle
 from bonaface.compare import delong, holm, mcnemar
 from bonaface.evaluate import DataFacts, DetectorFacts, Evaluation, Unreadable, answers
-from bonaface.metrics import Array, Figure, figures, interval, replicates
+from bonaface.metrics import Array, Figure, difference, figures, interval, replicates
 from bonaface.scores import Scores, paired
 from bonaface.verdict import Bands
 
@@ -337,7 +337,7 @@ def _drops(
         }
         kinds["auc"] = min(kinds.values())
         differences.append(
-            {name: _difference(changed[name] - draws[name], kinds[name]) for name in DIFFERENCES}
+            {name: difference(changed[name] - draws[name], kinds[name]) for name in DIFFERENCES}
         )
     tested = [at for at, p in enumerate(ranked) if p is not None]
     corrected = dict(zip(tested, holm([p for p in ranked if p is not None]), strict=True))
@@ -345,15 +345,6 @@ def _drops(
         Drop(found, corrected.get(at), p, _lower(found["auc"], corrected.get(at)))
         for at, (found, p) in enumerate(zip(differences, holm(decided), strict=True))
     ]
-
-
-def _difference(draws: Array, n_groups: int) -> Figure:
-    if not np.isfinite(draws[0]):
-        return Figure(None, None, None, n_groups, "needs both classes")
-    low, high, reason = interval(draws[1:], n_groups)
-    if low is not None and high is not None and high - low < 1e-12:
-        low, high, reason = None, None, "the same in every resample"
-    return Figure(float(draws[0]), low, high, n_groups, reason)
 
 
 def _lower(difference: Figure, p: float | None) -> bool:
