@@ -1,8 +1,8 @@
 """The command line: parses, calls, prints.
 
 Nothing heavy is imported at the top of these files, so that ``bonaface --help`` answers at once.
-Exit codes: 0 done; 1 a check failed (audit); 2 wrong use or unusable input; 3 done, but some inputs
-could not be read; 130 interrupted.
+Exit codes: 0 done; 1 a check failed (audit, export); 2 wrong use or unusable input; 3 done, but
+some inputs could not be read; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from bonaface.cli import (
     doctor,
     evaluate,
     explain,
+    export,
     models,
     reproduce,
     serve,
@@ -119,6 +120,7 @@ app.command()(compare.compare)
 app.command()(reproduce.reproduce)
 app.command()(stress.stress)
 app.command()(explain.explain)
+app.command()(export.export)
 app.command()(serve.serve)
 app.command()(models.models)
 app.command()(doctor.doctor)

@@ -5,8 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING
 
 from bonaface.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
 
 
 def parse_ratios(text: str | None) -> tuple[float, float, float] | None:
@@ -56,6 +61,15 @@ def printable(text: str) -> str:
 @contextmanager
 def progress_bar(what: str, unit: str = "pictures") -> Iterator[Callable[[int, int], None] | None]:
     """What to call with the number done and their total: a bar on a terminal; otherwise None."""
+    with progress_steps(unit) as steps:
+        yield None if steps is None else partial(steps, what)
+
+
+@contextmanager
+def progress_steps(
+    unit: str = "pictures",
+) -> Iterator[Callable[[str, int, int], None] | None]:
+    """As `progress_bar`, of several steps: what is done now comes first; each has its own bar."""
     if not sys.stderr.isatty():
         yield None
         return
@@ -69,18 +83,20 @@ def progress_bar(what: str, unit: str = "pictures") -> Iterator[Callable[[int, i
     )
 
     columns = (
-        TextColumn(what),
+        TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=None, rate="")
+        tasks: dict[str, TaskID] = {}
 
-        def update(done: int, total: int) -> None:
-            speed = bar.tasks[0].speed
+        def update(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=total, rate="")
+            speed = bar.tasks[bar.task_ids.index(tasks[what])].speed
             rate = f"{speed:.0f} {unit}/s" if speed else ""
-            bar.update(task, completed=done, total=total, rate=rate)
+            bar.update(tasks[what], completed=done, total=total, rate=rate)
 
         yield update

@@ -13,6 +13,7 @@ from bonaface.files import write_text
 try:
     from bonaface.report.comparison import comparison_page
     from bonaface.report.evaluation import evaluation_page
+    from bonaface.report.gate import gate_page, write_gate
     from bonaface.report.stress import stress_page, write_stress
     from bonaface.report.study import study_page, write_study
 except ImportError as error:
@@ -21,10 +22,12 @@ except ImportError as error:
 __all__ = [
     "comparison_page",
     "evaluation_page",
+    "gate_page",
     "stress_page",
     "study_page",
     "write_comparison_page",
     "write_evaluation",
+    "write_gate",
     "write_stress",
     "write_study",
 ]

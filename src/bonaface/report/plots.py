@@ -191,6 +191,16 @@ def roc_overlay(entries: Sequence[Entry]) -> Markup:
         return _svg(canvas, "rocs", "ROC curves of the detectors compared")
 
 
+def agreement_plot(before: NDArray[np.float64], after: NDArray[np.float64]) -> Markup:
+    """Scores (n,) of the same pictures, before and after; on the diagonal nothing changed."""
+    with _styled():
+        canvas, axes = _square("Score of the original", "Score of the export")
+        axes.plot([0, 1], [0, 1], color=SOFT, lw=0.9, ls=(0, (3, 3)))
+        axes.plot(before, after, "o", color=SERIES[0], ms=3, mew=0, alpha=0.6)
+        label = "Score of each picture by the export against that by the original"
+        return _svg(canvas, "agreement", label)
+
+
 def forest_plot(title: str, rows: Sequence[tuple[str, Figure]]) -> Markup:
     """One figure of each detector with its interval, drawn under each other."""
     with _styled():
