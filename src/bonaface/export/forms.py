@@ -6,7 +6,6 @@ import contextlib
 import io
 import json
 import logging
-import os
 import sys
 import tempfile
 import warnings
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 from bonaface.bundle import Bundle
 from bonaface.errors import ConfigError, MissingExtraError
 
+_TELEMETRY, _ABSENT = "openvino_telemetry", object()
 Precision = Literal["float32", "float16", "int8"]
 Batches = Sequence[NDArray[np.float32]]
 
@@ -77,7 +77,7 @@ def write_network(source: Bundle, form: str, folder: Path, inputs: Batches) -> N
         "openvino": {"float16": _openvino, "int8": _openvino_int8},
     }[chosen.format][chosen.precision]
     try:
-        with _quietly():
+        with _contained():
             write(source, form, folder, inputs)
     except ImportError as error:
         extra = "openvino" if chosen.format == "openvino" else "train"
@@ -120,15 +120,15 @@ def _onnx(source: Bundle, form: str, folder: Path, _inputs: Batches) -> None:
 
 
 def _onnx_float16(source: Bundle, form: str, folder: Path, _inputs: Batches) -> None:
-    path = sys.path.copy()
+    _add_search_path()
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
-    sys.path[:] = path  # to which that package adds a folder of its own
     made = convert_float_to_float16(_plain_onnx(source), keep_io_types=True)
     _save_onnx(made, source, form, folder)
 
 
 def _onnx_int8(source: Bundle, form: str, folder: Path, inputs: Batches) -> None:
+    _add_search_path()
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -185,12 +185,19 @@ def _openvino(source: Bundle, form: str, folder: Path, _inputs: Batches) -> None
 
 def _openvino_int8(source: Bundle, form: str, folder: Path, inputs: Batches) -> None:
     nncf = _nncf()
+    from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters
+    from nncf.quantization.range_estimator import RangeEstimatorParametersSet
+
     singles = [batch[at : at + 1] for batch in inputs for at in range(len(batch))]
     made = nncf.quantize(
         _read_openvino(source),
         nncf.Dataset(singles),
         preset=nncf.QuantizationPreset.MIXED,
         subset_size=len(singles),
+        # By default it cuts off what only some pictures reach, which moved single scores by 0.5.
+        advanced_parameters=AdvancedQuantizationParameters(
+            activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX
+        ),
     )
     _save_openvino(made, source, form, folder)
 
@@ -209,23 +216,30 @@ def _save_openvino(model: Any, source: Bundle, form: str, folder: Path) -> None:
 
 
 def _nncf() -> Any:
-    """NNCF, which would tell its makers of each use, unless this variable is set as it loads."""
-    before = os.environ.get("NNCF_CI")
-    os.environ["NNCF_CI"] = "1"
+    """NNCF without the library through which it tells its makers of each use, unasked."""
+    modules: dict[str, Any] = sys.modules
+    before = modules.get(_TELEMETRY, _ABSENT)
+    modules[_TELEMETRY] = None  # as if it were not installed
     try:
         import nncf
     finally:
-        if before is None:
-            del os.environ["NNCF_CI"]
-        else:
-            os.environ["NNCF_CI"] = before
+        del modules[_TELEMETRY]
+        if before is not _ABSENT:
+            modules[_TELEMETRY] = before
     return nncf
 
 
+def _add_search_path() -> None:
+    """Parts of ONNX Runtime import each other by bare names, and add this when first imported."""
+    import onnxruntime
+
+    sys.path.append(str(Path(onnxruntime.__file__).parent / "transformers"))
+
+
 @contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """Without the progress bars and advice of the converters."""
-    level = logging.root.manager.disable
+def _contained() -> Iterator[None]:
+    """Without the converters' progress bars and advice, and what they add to the search path."""
+    path, level = sys.path.copy(), logging.root.manager.disable
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         logging.disable(logging.WARNING)
@@ -233,3 +247,4 @@ def _quietly() -> Iterator[None]:
             yield
         finally:
             logging.disable(level)
+            sys.path[:] = path

@@ -308,7 +308,7 @@ def _risks(changes: Sequence[Change], bounds: Bounds) -> list[Check]:
         if found.value is None:
             continue
         if one.name == "auc":
-            worst = -(found.value if found.low is None else min(found.low, found.value))
+            worst = 0.0 - (found.value if found.low is None else min(found.low, found.value))
             checks.append(_check("fall of AUC", worst, bounds.auc_drop))
         else:
             worst = found.value if found.high is None else max(found.high, found.value)
