@@ -27,12 +27,12 @@ from bonaface.errors import BonafaceError, BundleError, ConfigError, MissingExtr
 from bonaface.export import FORMS, export, forms, gate, hub
 from bonaface.models import onnx as writing
 from bonaface.samples import Samples, load_samples
-from networks import make, stir
+from networks import make
 from tiny import make_card
 
 SIZE = 64
 BUNDLES = tuple(name for name, form in FORMS.items() if form.format != "transformers")
-# Networks that were not trained, on few pictures, say nothing about what int8 costs.
+# Networks that were not trained, on few pictures, do not say what coarser numbers cost.
 LOOSE = {"max_difference": 0.9, "max_auc_drop": 0.9}
 MATRIX = [
     *((name, form) for name in ("cnn", "resnet18", "efficientnet_lite0") for form in BUNDLES),
@@ -55,20 +55,28 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> Samples:
     return load_samples(folder)
 
 
+def pictures(faces: Samples) -> list[np.ndarray[Any, Any]]:
+    rows = faces.split("test").rows
+    return [np.asarray(Image.open(faces.absolute(row)).convert("RGB")) for row in rows]
+
+
 def trained(folder: Path, name: str, faces: Samples, **options: Any) -> Path:
-    """A bundle of a network that was not trained, but whose scores are spread like those of one."""
+    """A bundle of a network that was not trained, but gives scores as spread as one that was."""
     made = make(name, size=SIZE, **options)
-    stir(made.module, 0)
     folder.mkdir()
-    network = made.module.eval()
-    crops = [
-        np.asarray(Image.open(faces.absolute(row)).convert("RGB"))
-        for row in faces.split("test").rows
-    ]
-    pixels = np.stack([made.preprocess.resize(crop) for crop in crops])
-    with torch.inference_mode():
-        logits = network(torch.from_numpy(made.preprocess.normalise(pixels).copy())).numpy()
-    slope = float(1 / logits.std())
+    network = made.module
+    pixels = np.stack([made.preprocess.resize(crop) for crop in pictures(faces)])
+    images = torch.from_numpy(made.preprocess.normalise(pixels).copy())
+    heads = [part for part in network.modules() if isinstance(part, torch.nn.Linear)]
+    for part in network.modules():
+        if isinstance(part, torch.nn.BatchNorm2d):
+            part.momentum = 1.0  # its statistics become those of these pictures
+    with torch.no_grad():
+        network.train()(images)
+        logits = network.eval()(images)
+        heads[-1].bias -= logits.median()
+        for weights in heads[-1].parameters():
+            weights.copy_(weights / logits.std())
     writing.export_onnx(network, SIZE, folder / "model.onnx")
     checkpoints.save_weights(folder / "model.safetensors", network)
     card = make_card(
@@ -80,7 +88,7 @@ def trained(folder: Path, name: str, faces: Samples, **options: Any) -> Path:
             for name, at in (("balanced", 0.001), ("fake_above", 0.7), ("real_below", 0.3))
         },
         preprocess=made.preprocess.to_dict(),
-        calibration=Calibration("platt", slope, -slope * float(np.median(logits))).to_dict(),
+        calibration=Calibration("platt", 0.9, 0.1).to_dict(),
     )
     finish_bundle(folder, card)
     return folder
@@ -103,7 +111,7 @@ def exported_as(
     @cache
     def make_it(name: str, form: str) -> tuple[gate.Gate, Path]:
         out = folder / f"{name}-{form}"
-        loose = LOOSE if FORMS[form].precision == "int8" else {}
+        loose = {} if FORMS[form].precision == "float32" else LOOSE
         return export(trained_as(name), form, out, gate=faces, **loose), out
 
     return make_it
@@ -121,8 +129,7 @@ def resnet(trained_as: Callable[[str], Path]) -> Path:
 
 @pytest.fixture
 def crops(faces: Samples) -> list[np.ndarray[Any, Any]]:
-    rows = faces.split("test").rows
-    return [np.asarray(Image.open(faces.absolute(row)).convert("RGB")) for row in rows]
+    return pictures(faces)
 
 
 Exported = Callable[[str, str], tuple[gate.Gate, Path]]
@@ -142,9 +149,8 @@ def test_every_form_is_a_bundle_that_answers_as_before(
     before, after = load_detector(network), load_detector(out)
     reached = np.abs(after.score(crops) - before.score(crops)).max()
     assert reached == pytest.approx(found.largest, abs=2e-3)
-    assert found.largest <= {"float32": 1e-5, "float16": 0.02, "int8": 0.5}[FORMS[form].precision]
-    if FORMS[form].precision == "int8":
-        assert np.corrcoef(after.logits(crops), before.logits(crops))[0, 1] > 0.9
+    alike = np.corrcoef(after.logits(crops), before.logits(crops))[0, 1]
+    assert alike > {"float32": 0.99999, "float16": 0.97, "int8": 0.6}[FORMS[form].precision]
     old, new = before.bundle.card, after.bundle.card
     for same in ("preprocess", "crop", "calibration", "operating_points", "labels", "data"):
         assert getattr(new, same) == getattr(old, same)

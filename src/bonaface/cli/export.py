@@ -11,6 +11,7 @@ from bonaface.errors import ConfigError
 
 if TYPE_CHECKING:
     from bonaface.export import Gate
+    from bonaface.metrics import Figure
 
 _NOT_PASSED = 1
 _SOME_UNREADABLE = 3
@@ -121,10 +122,18 @@ def _show(found: Gate) -> None:
         for one in found.changes:
             values = [one.original.value, one.exported.value]
             cells = ["-" if value is None else f"{value:.4f}" for value in values]
-            table.add_row(one.name, *cells, Text(str(one.difference)))
+            table.add_row(one.name, *cells, Text(_signed(one.difference)))
         Console().print(table)
     for check in found.checks:
         word = "holds" if check.holds else "DOES NOT HOLD"
         typer.echo(f"{word}: {check.name} {check.value:.4g}, at most {check.limit:g}")
     for note in found.notes:
         typer.echo(f"note: {printable(note)}")
+
+
+def _signed(figure: Figure) -> str:
+    if figure.value is None:
+        return f"- ({figure.reason})"
+    if figure.low is None or figure.high is None:
+        return f"{figure.value:+.4f} ({figure.reason})"
+    return f"{figure.value:+.4f} [{figure.low:+.4f}, {figure.high:+.4f}]"
