@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bonaface.bundle import Bundle
-from bonaface.errors import ConfigError, MissingExtraError
+from bonaface.errors import BonafaceError, ConfigError, MissingExtraError
 
 _TELEMETRY, _ABSENT = "openvino_telemetry", object()
 Precision = Literal["float32", "float16", "int8"]
@@ -82,7 +82,7 @@ def write_network(source: Bundle, form: str, folder: Path, inputs: Batches) -> N
     except ImportError as error:
         extra = "openvino" if chosen.format == "openvino" else "train"
         raise MissingExtraError(f"exporting to {form}", extra) from error
-    except (MissingExtraError, OSError):
+    except (BonafaceError, OSError):
         raise
     # Converters raise whatever their passes meet.
     except Exception as error:
