@@ -223,7 +223,7 @@ def assess(
     header: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "fingerprint": samples.fingerprint(),
-        "model": explainer.detector.bundle.card.files.get("model.onnx"),
+        "model": explainer.detector.bundle.model_sha256,
         "method": explainer.method,
         "seed": explainer.seed,
         "split": split,

@@ -68,7 +68,7 @@ class Writer:
                 "name": bundle.card.name,
                 "architecture": bundle.card.architecture["name"],
                 "input_size": bundle.preprocess.size,
-                "model_sha256": bundle.card.files.get("model.onnx"),
+                "model_sha256": bundle.model_sha256,
                 "version": bundle.card.versions.get("bonaface", "unknown"),
             },
             "pictures": self._pictures,
