@@ -8,10 +8,11 @@ import time
 from pathlib import Path
 
 from bonaface.batches import open_cache
+from bonaface.bench.rounds import interleave, ratios
 from bonaface.preprocess import Preprocess
 from bonaface.samples import load_samples
 from pictures import jpegs, write_tree
-from table import Row, interleave, ratios
+from table import Row
 
 SOURCE = 256
 

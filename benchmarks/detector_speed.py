@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from bonaface.bench.rounds import interleave, ratios
 from bonaface.detector import Detector
 from bonaface.drawn import draw_face
 from bonaface.models.registry import Made
-from table import Row, interleave, ratios
+from table import Row
 from untrained import untrained
 
 BATCH = 16

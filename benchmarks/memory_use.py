@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from bonaface.bench.machine import peak_memory
 from pictures import jpegs, write_tree
 from table import Row
 
@@ -139,16 +140,7 @@ def child(root: Path, size: int) -> dict[str, Any]:
         kind: max(phase[kind] for phase in sampler.phases.values())
         for kind in ("all", "anonymous", "file")
     }
-    return {"phases": sampler.phases, "peak": peak | {"all": _high_water()}, "seconds": seconds}
-
-
-def _high_water() -> float:
-    import resource
-
-    # Kept by the system, so nothing falls between two looks. Since exec; KiB on Linux.
-    lines = [line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM:")]
-    told = int(lines[0].split()[1]) if lines else 0
-    return float(told or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) / 1024
+    return {"phases": sampler.phases, "peak": peak | {"all": peak_memory()}, "seconds": seconds}
 
 
 if __name__ == "__main__":

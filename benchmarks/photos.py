@@ -14,7 +14,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from table import Row, ratios
+from bonaface.bench.rounds import ratios
+from table import Row
 
 QUALITY = 90
 STEPS = ("decode", "find", "cut", "score")

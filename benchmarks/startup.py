@@ -9,9 +9,10 @@ import time
 from functools import partial
 from pathlib import Path
 
+from bonaface.bench.rounds import interleave, ratios
 from photos import photo
 from pictures import jpegs
-from table import Row, interleave, ratios
+from table import Row
 from untrained import untrained
 
 

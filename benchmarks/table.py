@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,22 +68,6 @@ class Row:
             self.against,
             self.goal,
         )
-
-
-def interleave(arms: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """Measure A B C A B C ...; one more round goes first, to warm up, and is thrown away."""
-    found: dict[str, list[float]] = {name: [] for name in arms}
-    for turn in range(rounds + 1):
-        for name, measure in arms.items():
-            value = measure()
-            if turn:
-                found[name].append(value)
-    return found
-
-
-def ratios(values: Sequence[float], baseline: Sequence[float]) -> tuple[float, ...]:
-    """Round by round, so that what slows a whole round down cancels."""
-    return tuple(a / b for a, b in zip(values, baseline, strict=True))
 
 
 def machine() -> dict[str, Any]:

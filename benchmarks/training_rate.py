@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 from bonaface import training
 from bonaface.augment import recipe
 from bonaface.batches import Batch, Batches, PixelCache
+from bonaface.bench.rounds import ratios
 from bonaface.config import TrainConfig
 from bonaface.faces import Face
 from bonaface.history import Epoch
@@ -33,7 +34,7 @@ from bonaface.mixing import Mix
 from bonaface.preprocess import Preprocess
 from bonaface.samples import Sample, Samples
 from pictures import jpegs, write_tree
-from table import Row, ratios
+from table import Row
 
 ARMS = ("memory", "batches", "forged", "plain")
 FORGED = 0.3

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from bonaface.bench.rounds import ratios
 from bonaface.bundle import load_bundle
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
@@ -41,25 +42,10 @@ def check(rows: list[Any]) -> dict[str, Any]:
     return {row.what: row for row in rows}
 
 
-def test_arms_take_turns_and_the_first_round_is_thrown_away(load: Callable[[str], Any]) -> None:
-    calls: list[str] = []
-
-    def arm(name: str) -> Callable[[], float]:
-        def measure() -> float:
-            calls.append(name)
-            return float(len(calls))
-
-        return measure
-
-    found = load("table").interleave({"a": arm("a"), "b": arm("b")}, 2)
-    assert calls == ["a", "b"] * 3
-    assert found == {"a": [3.0, 5.0], "b": [4.0, 6.0]}
-
-
 def test_a_ratio_is_the_median_of_rounds_not_of_medians(load: Callable[[str], Any]) -> None:
     table = load("table")
     values, baseline = (1.0, 10.0, 9.0), (2.0, 5.0, 9.0)
-    row = table.Row("p", "w", "s", values, "b", table.ratios(values, baseline), "1 or more")
+    row = table.Row("p", "w", "s", values, "b", ratios(values, baseline), "1 or more")
     written = row.to_dict()
     assert (written["value"], written["ratio"]) == (9.0, 1.0)
     assert (written["ratio_min"], written["ratio_max"]) == (0.5, 2.0)

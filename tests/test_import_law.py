@@ -18,7 +18,7 @@ ROWS = (
     "importing framing facts copies probes audit equalising",
     "onnxfile bundle runtimes judging detector batches models freezing history checkpoints "
     "hardening training tuning",
-    "evaluate paper annotate compare attacks stress explain export scan reproduce report",
+    "evaluate paper annotate compare attacks stress explain export bench scan reproduce report",
     "service cli",
 )
 ORDER = {name: (row, at) for row, names in enumerate(ROWS) for at, name in enumerate(names.split())}
@@ -26,7 +26,7 @@ TORCH = {"torch", "lightning", "lightning_fabric", "transformers", "efficientnet
 TORCH_HOMES = {
     *("batches", "models", "freezing", "history", "checkpoints", "hardening", "training"),
     "tuning",
-    *("stress", "attacks", "explain", "export"),
+    *("stress", "attacks", "explain", "export", "bench"),
 }
 TORCH_FILES = {
     "cli/doctor.py",  # asks PyTorch for its devices, if it is there

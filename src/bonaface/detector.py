@@ -15,7 +15,7 @@ from bonaface.errors import BundleError, ConfigError, ImageError
 from bonaface.faces import Finder, open_finder
 from bonaface.images import DEFAULT_LIMITS, Image, ImageLimits, as_image, read_image
 from bonaface.judging import Judge, Progress, Rules, Wishes
-from bonaface.runtimes import open_network
+from bonaface.runtimes import Network, open_network
 from bonaface.verdict import (
     PERSON_RULE,
     RULE,
@@ -30,8 +30,6 @@ from bonaface.video import VideoLimits, is_video, read_frames
 Logits = Callable[[Sequence[NDArray[np.uint8]]], NDArray[np.float64]]
 Source = Path | str | bytes | NDArray[np.uint8] | PIL.Image.Image
 
-_BATCH = 16
-
 
 class Detector:
     """Runs a bundle's network with ONNX Runtime, or OpenVINO if it was exported to that; no torch.
@@ -42,6 +40,7 @@ class Detector:
         bundle: from `load_bundle`.
         threads: processor threads for one call; None takes all cores.
         finder: of faces; None takes the one that comes with the install.
+        network: runs in the place of the bundle's own, which is then not opened.
 
     Raises:
         BundleError: the network is not the one of the card, or cannot be run.
@@ -49,9 +48,14 @@ class Detector:
     """
 
     def __init__(
-        self, bundle: Bundle, *, threads: int | None = None, finder: Finder | None = None
+        self,
+        bundle: Bundle,
+        *,
+        threads: int | None = None,
+        finder: Finder | None = None,
+        network: Network | None = None,
     ) -> None:
-        self._network = open_network(bundle, threads)
+        self._network = network or open_network(bundle, threads)
         self.bundle = bundle
         self.preprocess = bundle.preprocess
         self.calibration = bundle.calibration
@@ -62,11 +66,16 @@ class Detector:
         """What the detector calls itself."""
         return self.bundle.card.name
 
-    def logits(self, crops: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
-        """Face crops (uint8 HxWx3 of any size, RGB) -> logits, float64 (n,)."""
+    def logits(self, crops: Sequence[NDArray[np.uint8]], *, batch: int = 16) -> NDArray[np.float64]:
+        """Face crops (uint8 HxWx3 of any size, RGB) -> logits, float64 (n,).
+
+        Args:
+            crops: any number of them.
+            batch: so many go through the network at once.
+        """
         found = [
-            self._run(np.stack([self.preprocess.resize(crop) for crop in crops[at : at + _BATCH]]))
-            for at in range(0, len(crops), _BATCH)
+            self._run(np.stack([self.preprocess.resize(crop) for crop in crops[at : at + batch]]))
+            for at in range(0, len(crops), batch)
         ]
         return np.concatenate(found) if found else np.empty(0)
 

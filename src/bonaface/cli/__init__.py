@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 
 from bonaface.cli import (
     audit,
+    bench,
     compare,
     data,
     demo,
@@ -121,6 +122,7 @@ app.command()(reproduce.reproduce)
 app.command()(stress.stress)
 app.command()(explain.explain)
 app.command()(export.export)
+app.command()(bench.bench)
 app.command()(serve.serve)
 app.command()(models.models)
 app.command()(doctor.doctor)

@@ -67,9 +67,12 @@ def progress_bar(what: str, unit: str = "pictures") -> Iterator[Callable[[int, i
 
 @contextmanager
 def progress_steps(
-    unit: str = "pictures",
+    unit: str | None = "pictures",
 ) -> Iterator[Callable[[str, int, int], None] | None]:
-    """As `progress_bar`, of several steps: what is done now comes first; each has its own bar."""
+    """As `progress_bar`, of several steps: what is done now comes first; each has its own bar.
+
+    The speed is told in `unit` a second; None: no speed is shown.
+    """
     if not sys.stderr.isatty():
         yield None
         return
@@ -96,7 +99,7 @@ def progress_steps(
             if what not in tasks:
                 tasks[what] = bar.add_task(what, total=total, rate="")
             speed = bar.tasks[bar.task_ids.index(tasks[what])].speed
-            rate = f"{speed:.0f} {unit}/s" if speed else ""
+            rate = f"{speed:.0f} {unit}/s" if speed and unit else ""
             bar.update(tasks[what], completed=done, total=total, rate=rate)
 
         yield update

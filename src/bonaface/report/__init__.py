@@ -11,6 +11,7 @@ from bonaface.evaluate import Evaluation, save_evaluation
 from bonaface.files import write_text
 
 try:
+    from bonaface.report.bench import bench_page, write_bench
     from bonaface.report.comparison import comparison_page
     from bonaface.report.evaluation import evaluation_page
     from bonaface.report.gate import gate_page, write_gate
@@ -20,11 +21,13 @@ except ImportError as error:
     raise MissingExtraError("the report", "train") from error
 
 __all__ = [
+    "bench_page",
     "comparison_page",
     "evaluation_page",
     "gate_page",
     "stress_page",
     "study_page",
+    "write_bench",
     "write_comparison_page",
     "write_evaluation",
     "write_gate",
