@@ -31,6 +31,5 @@ def first_score(folder: Path, runtime: Runtime, threads: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    json.dump(
-        first_score(Path(sys.argv[1]), cast("Runtime", sys.argv[2]), int(sys.argv[3])), sys.stdout
-    )
+    _folder, _runtime, _threads = sys.argv[1:]
+    json.dump(first_score(Path(_folder), cast("Runtime", _runtime), int(_threads)), sys.stdout)

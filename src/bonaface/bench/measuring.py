@@ -103,6 +103,11 @@ class Measured:
     moved: float
     auc: Figure
 
+    @property
+    def accuracy(self) -> float | None:
+        """AUC to three decimals: what lies beyond them decides no choice."""
+        return None if self.auc.value is None else round(self.auc.value, 3)
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         found: dict[str, Any] = {key: getattr(self, key) for key in self.__slots__}
@@ -144,8 +149,8 @@ class Bench:
         """Arms than which no other is as accurate and faster with one crop; the fastest first."""
         best, found = -1.0, []
         for one in sorted(self.measured, key=lambda one: one.p50):
-            if one.auc.value is not None and one.auc.value > best:
-                best = one.auc.value
+            if one.accuracy is not None and one.accuracy > best:
+                best = one.accuracy
                 found.append(one)
         return found
 
@@ -210,7 +215,7 @@ def bench(
     with _torch_threads():
         opened, left_out = _open(_labelled(folders), threads, clock)
         starts = _starts(opened, settings, progress)
-        turns = _turns(opened, crops, settings, energy, progress, clock)
+        turns = _turns(opened, crops, settings, energy=energy, progress=progress, clock=clock)
         scores = {one.name: one.detector.score(crops) for one in opened}
         aucs, accuracy, data, unreadable = _accuracy(opened, samples, limit, progress)
     measured = []
@@ -321,7 +326,7 @@ def _start(one: _Opened, threads: int) -> tuple[float, float | None]:
     """Seconds to the first score of a new process, and the MiB that it came to hold."""
     command = [sys.executable, "-m", "bonaface.bench.child", str(one.arm.bundle.folder)]
     begun = time.monotonic()
-    done = subprocess.run(
+    done = subprocess.run(  # noqa: S603  (our own module)
         [*command, one.arm.runtime, str(threads)], capture_output=True, text=True, check=False
     )
     try:
@@ -340,6 +345,7 @@ def _turns(
     opened: Sequence[_Opened],
     crops: Sequence[Pixels],
     settings: BenchConfig,
+    *,
     energy: Energy,
     progress: Progress | None,
     clock: Clock,
@@ -348,7 +354,9 @@ def _turns(
 
     def turn(one: _Opened) -> Turn:
         nonlocal done
-        found = take_turn(one.detector, one.watch, crops, settings.calls, energy, clock)
+        found = take_turn(
+            one.detector, one.watch, crops, settings.calls, energy=energy, clock=clock
+        )
         done += 1
         if progress:
             progress("timing", done, len(opened) * (settings.rounds + 1))

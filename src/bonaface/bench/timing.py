@@ -42,6 +42,7 @@ def take_turn(
     watch: Stopwatch,
     crops: Sequence[Pixels],
     calls: int,
+    *,
     energy: Energy,
     clock: Clock,
 ) -> Turn:

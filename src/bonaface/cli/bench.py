@@ -123,7 +123,7 @@ def _throughput(arms: Sequence[Measured]) -> list[list[str]]:
 
 
 def _needs(arms: Sequence[Measured]) -> list[list[str]]:
-    rows = [["needs", "start, s", "memory, MiB", "file, MB", "mJ a crop", "score moves"]]
+    rows = [["needs", "start, s", "MiB", "file, MB", "mJ a crop", "moves"]]
     for one in arms:
         memory = "-" if one.memory is None else f"{one.memory.median:,.0f}"
         energy = "-" if one.joules is None else _digits(1000 * one.joules.median)

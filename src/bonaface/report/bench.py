@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from bonaface.bench.arms import TITLES
@@ -33,7 +32,8 @@ def bench_page(found: Bench) -> str:
         basis=(
             f"One crop to one logit: resized, normalised, through the network. {found.crops}; "
             f"{settings.rounds} rounds in which everything takes its turn, each with "
-            f"{settings.calls} calls with one crop; {settings.threads} threads."
+            f"{settings.calls} calls with one crop. Processor threads, for each: "
+            f"{settings.threads}."
         ),
         batches=list(found.measured[0].rates),
         titles=TITLES,
@@ -42,7 +42,7 @@ def bench_page(found: Bench) -> str:
         digits=digits,
         facts=[
             ("Processor", machine.processor or "not known"),
-            ("Cores", f"{machine.cores}, of which {settings.threads} threads for each"),
+            ("Cores", f"{machine.cores}; threads for each: {settings.threads}"),
             ("Load before", "not known" if machine.load is None else f"{machine.load:.2f}"),
             ("System", machine.system),
             ("Libraries", versions(machine.versions)),
@@ -61,23 +61,16 @@ def _lead(found: Bench) -> str:
     begin = f"Fastest with one crop is {fastest.name}: {digits(fastest.p50)} ms"
     if fastest.name != fastest.against:
         begin += f", {_times(fastest)} as fast as {fastest.against}"
-    best = _most_accurate(found.measured)
-    if best is None:
-        return f"{begin}."
-    if best.auc.value == fastest.auc.value:
-        return f"{begin}. None is more accurate (AUC {best.auc.value:.3f})."
+    if fastest.accuracy is None:
+        return f"{begin}. Its AUC is not known."
+    # The fastest of the most accurate.
+    best = max(found.measured, key=lambda one: (one.accuracy or 0, -one.p50))
+    if best.accuracy == fastest.accuracy:
+        return f"{begin}. None is more accurate (AUC {best.accuracy:.3f})."
     return (
-        f"{begin}, with AUC {fastest.auc.value:.3f}. Most accurate is {best.name}: AUC "
-        f"{best.auc.value:.3f} at {digits(best.p50)} ms."
-        if fastest.auc.value is not None
-        else f"{begin}. Its AUC is not known."
+        f"{begin}, with AUC {fastest.accuracy:.3f}. Most accurate is {best.name}: AUC "
+        f"{best.accuracy:.3f} at {digits(best.p50)} ms."
     )
-
-
-def _most_accurate(measured: Sequence[Measured]) -> Measured | None:
-    """The fastest of the most accurate."""
-    known = [one for one in measured if one.auc.value is not None]
-    return max(known, key=lambda one: (one.auc.value or 0, -one.p50), default=None)
 
 
 def _times(one: Measured) -> str:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from markupsafe import Markup
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from bonaface.bench.arms import TITLES
 from bonaface.bench.measuring import Bench
 from bonaface.report.plots import _SIDE, INK, SERIES, SOFT, _canvas, _short, _styled, _svg
 
-_MARKS: Final = {"pytorch": "o", "onnxruntime": "s", "openvino": "^"}
-_LINES: Final = {"pytorch": ":", "onnxruntime": "-", "openvino": "--"}
+_MARKS: Final[dict[str, Any]] = {"pytorch": "o", "onnxruntime": "s", "openvino": "^"}
+_LINES: Final[dict[str, Any]] = {"pytorch": ":", "onnxruntime": "-", "openvino": "--"}
 
 
 def accuracy_plot(found: Bench) -> Markup:
@@ -37,7 +38,7 @@ def accuracy_plot(found: Bench) -> Markup:
                 axes.plot(one.p50, one.auc.value, "o", color=INK, ms=12, mfc="none", mew=1.2)
         axes.set(xlabel="Milliseconds for one crop, p50 (line: to p95)", ylabel="AUC")
         _logarithmic(axes)
-        _legend(axes, found, line="")
+        _legend(canvas, found, lines=False)
         return _svg(canvas, "choice", "AUC of each detector and runtime over its time for one crop")
 
 
@@ -51,8 +52,8 @@ def throughput_plot(found: Bench) -> Markup:
             batches = list(one.rates)
             medians = [one.rates[batch].median for batch in batches]
             colour = colours[one.bundle]
-            style = {"ls": _LINES[one.runtime], "marker": _MARKS[one.runtime], "ms": 5, "lw": 1.4}
-            axes.plot(batches, medians, color=colour, **style)
+            style = _LINES[one.runtime] + _MARKS[one.runtime]
+            axes.plot(batches, medians, style, color=colour, ms=5, lw=1.4)
             for batch in batches:
                 spread = one.rates[batch]
                 axes.plot([batch] * 2, [spread.low, spread.high], color=colour, lw=1, alpha=0.6)
@@ -61,7 +62,7 @@ def throughput_plot(found: Bench) -> Markup:
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set(xlabel="Crops in a batch", ylabel="Crops a second", ylim=(0, None))
         axes.yaxis.set_major_formatter(lambda y, _: f"{y:,.0f}")
-        _legend(axes, found, line="-")
+        _legend(canvas, found, lines=True)
         return _svg(canvas, "rates", "Crops a second of each detector and runtime over batch size")
 
 
@@ -71,22 +72,28 @@ def _colours(found: Bench) -> dict[str, str]:
 
 
 def _logarithmic(axes: Axes) -> None:
-    """Times differ by orders; labels at 1, 2 and 5, for a range may lie within one of them."""
+    """Times differ by orders; labels at 1, 2 and 5 unless the range is narrow."""
     axes.set_xscale("log")
     low, high = axes.get_xlim()
     axes.set_xlim(low / 1.15, high * 1.15)
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    wide = high > 5 * low
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if wide else MaxNLocator(5))
     axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
-def _legend(axes: Axes, found: Bench, *, line: str) -> None:
+def _legend(canvas: Canvas, found: Bench, *, lines: bool) -> None:
     """Colours are bundles, marks are runtimes."""
-    colours = _colours(found)
-    keys = [Line2D([], [], color=c, lw=4, label=_short(name)) for name, c in colours.items()]
+    bundles = [
+        Line2D([], [], color=colour, lw=4, label=_short(name))
+        for name, colour in _colours(found).items()
+    ]
+    runtimes = []
     for runtime, title in TITLES.items():
         if any(one.runtime == runtime for one in found.measured):
-            style = {"ls": _LINES[runtime] if line else "", "marker": _MARKS[runtime], "ms": 6}
-            keys.append(Line2D([], [], color=SOFT, lw=1.4, label=title, **style))
-    canvas = axes.figure
+            dash, mark = _LINES[runtime] if lines else "none", _MARKS[runtime]
+            runtimes.append(Line2D([], [], color=SOFT, ls=dash, lw=1.4, marker=mark, label=title))
+    blank = Line2D([], [], ls="none", label=" ")  # so that each kind has a column of its own
+    longest = max(len(bundles), len(runtimes))
+    keys = [key for some in (bundles, runtimes) for key in (some + longest * [blank])[:longest]]
     canvas.legend(handles=keys, loc="outside lower center", ncols=2)
