@@ -45,6 +45,11 @@ class Ticking:
         return self.now
 
 
+@pytest.fixture(autouse=True)
+def _small_faces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measuring, "CROP", 24)
+
+
 @pytest.fixture
 def starts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """No processes; the names of the arms that would have been started."""
