@@ -15,6 +15,7 @@ from bonaface.errors import BundleError, ConfigError, ImageError
 from bonaface.faces import Finder, open_finder
 from bonaface.images import DEFAULT_LIMITS, Image, ImageLimits, as_image, read_image
 from bonaface.judging import Judge, Progress, Rules, Wishes
+from bonaface.provenance import read_provenance
 from bonaface.runtimes import Network, open_network
 from bonaface.verdict import (
     PERSON_RULE,
@@ -124,7 +125,7 @@ class Detector:
         judge = self.judge(Wishes(faces, stability, prevalence, frames), logits)
         bands = judge.bands
         kind: Literal["photo", "video"] | None = None
-        width = height = count = None
+        width = height = count = provenance = None
         of_faces: tuple[FaceVerdict, ...] = ()
         people: tuple[PersonVerdict, ...] = ()
         notes: tuple[str, ...] = ()
@@ -138,6 +139,8 @@ class Detector:
                 image = image_of(source, image_limits)
                 judged, of_faces, notes = judge.photo(image)
                 kind, (height, width) = "photo", image.pixels.shape[:2]
+                if isinstance(source, Path | bytes):
+                    provenance = read_provenance(source)
         except ImageError as error:
             judged = Judgement("not_applicable", error.reason)
         card = self.bundle.card
@@ -158,6 +161,7 @@ class Detector:
             model=card.name,
             version=card.versions.get("bonaface", "unknown"),
             notes=notes,
+            provenance=provenance,
         )
 
     def judge(self, wishes: Wishes, logits: Logits | None = None) -> Judge:

@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 
 from bonaface.calibration import OperatingPoint
 from bonaface.errors import ConfigError
+from bonaface.provenance import Provenance
 
 Answer = Literal["fake", "real", "unsure", "not_applicable"]
 
@@ -223,6 +224,8 @@ class Verdict:
         model: name of the detector.
         version: version of bonaface that made the detector.
         notes: what was done to the picture, and what limits the answer.
+        provenance: of a photo, what its content credentials say; no part of the answer. None: the
+            extra `provenance` is not installed, or there was no photo with a file.
     """
 
     path: str
@@ -241,6 +244,7 @@ class Verdict:
     model: str
     version: str
     notes: tuple[str, ...] = ()
+    provenance: Provenance | None = None
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -373,7 +377,17 @@ def verdict_schema() -> dict[str, Any]:
     from pydantic import TypeAdapter
 
     schema = TypeAdapter(list[Verdict]).json_schema(mode="serialization")
-    for found in (Bands, Stability, FaceVerdict, Moment, PersonVerdict, FrameCount, Verdict):
+    described = (
+        Bands,
+        Stability,
+        FaceVerdict,
+        Moment,
+        PersonVerdict,
+        FrameCount,
+        Provenance,
+        Verdict,
+    )
+    for found in described:
         part = schema["$defs"][found.__name__]
         lines = (found.__doc__ or "").splitlines()
         part["description"] = lines[0]

@@ -29,6 +29,7 @@ _MEANING = (
     "It is evidence, not proof: on forgeries unlike those it was trained on, a detector may be "
     "no better than chance. Ask for the original file before you act on it."
 )
+_WITHOUT = "most pictures carry none, so that says nothing."
 _SOME_UNREADABLE = 3
 _INTERRUPTED = 130
 _ROWS = 12  # faces or people of one picture in the table
@@ -176,7 +177,8 @@ def _show(verdicts: Sequence[Verdict]) -> None:
         return
     for verdict in verdicts:
         row = verdict.path, verdict.answer, _number(verdict.score), _parts(verdict), _why(verdict)
-        typer.echo("\t".join(map(printable, row)))
+        told = _credentials(verdict)
+        typer.echo("\t".join(map(printable, (*row, told) if told else row)))
 
 
 def _table(verdicts: Sequence[Verdict]) -> Table:
@@ -204,10 +206,14 @@ def _table(verdicts: Sequence[Verdict]) -> Table:
         table.add_row(*cells, reason)
 
     for verdict in verdicts:
-        parts = _of(verdict)
+        parts, told = _of(verdict), _credentials(verdict)
         alone = len(parts) == 1 and verdict.kind == "photo"
         add(Text(printable(verdict.path), "bold"), parts[0] if alone else verdict,
             Text(printable(_why(verdict))))  # fmt: skip
+        if told:
+            table.add_row(
+                Text("  beside it", "dim"), *[""] * (len(table.columns) - 2), Text(printable(told))
+            )
         if alone:
             continue
         for part in parts[:_ROWS]:
@@ -271,6 +277,15 @@ def _parts(verdict: Verdict) -> str:
     return f"{len(parts)} {one if len(parts) == 1 else many}" + (f": {said}" if said else "")
 
 
+def _credentials(verdict: Verdict) -> str:
+    """What the content credentials say; "" where there are none: most pictures carry none."""
+    found = verdict.provenance
+    if found is None or found.state == "absent":
+        return ""
+    done = f"; they list: {', '.join(found.actions)}" if found.state == "valid" else ""
+    return found.summary + (done if found.actions else "")
+
+
 def _why(verdict: Verdict) -> str:
     found = [verdict.reason, *verdict.notes]
     if verdict.frames:
@@ -296,6 +311,11 @@ def _summarise(verdicts: Sequence[Verdict], asked: int) -> None:
         said = ", ".join(f"{counts[word]} {word}" for word in _STYLES if counts[word])
         done = f"{len(verdicts)} of {asked}" if len(verdicts) < asked else str(asked)
         typer.echo(f"{done} judged: {said}" if said else f"{done} judged", err=True)
+    without = sum(bool(one.provenance and one.provenance.state == "absent") for one in verdicts)
+    if without:
+        typer.echo(
+            f"{without} of {len(verdicts)} without content credentials: {_WITHOUT}", err=True
+        )
     unread = [verdict for verdict in verdicts if not verdict.readable]
     if unread:
         typer.echo(f"{len(unread)} could not be read:", err=True)

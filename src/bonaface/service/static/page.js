@@ -280,6 +280,7 @@ function refresh() {
   const left = parts.filter((part) => part.score === null);
   $("said").replaceChildren(
     bannerOf(whole, judged, verdict),
+    provenanceOf(verdict.provenance),
     ...cards,
     left.length ? unjudgedOf(left, verdict) : "",
     jsonOf(verdict, opened),
@@ -308,6 +309,31 @@ function bannerOf(whole, judged, verdict) {
     banner.append(el("div", {}, el("button", { type: "button", id: "whole", onclick: again }, "Judge the whole picture as one face")));
   }
   return banner;
+}
+
+const CREDENTIALS = { absent: "None in this file", valid: "Signed, and unchanged since", invalid: "They do not hold", unreadable: "They cannot be read" };
+
+// What the file says of its origin; the verdict does not depend on it.
+function provenanceOf(found) {
+  if (!found) return "";
+  const box = el("section", { className: `card credentials ${found.state}`, "aria-label": "Content credentials" },
+    el("div", { className: "row" }, el("h3", {}, "Content credentials"), el("strong", {}, CREDENTIALS[found.state])));
+  const line = (text) => box.append(el("p", { className: "small" }, text));
+  if (found.state === "absent") line("Most pictures carry none, so that says nothing.");
+  if (found.problems.length) line(`${found.problems.join("; ")}.`.replace(/^./, (first) => first.toUpperCase()));
+  if (found.state === "valid" || found.state === "invalid") {
+    if (found.says_ai) box.append(el("p", {}, "They say that generative AI made it, or a part of it."));
+    const rows = [
+      ["Signed by", found.signer ? `${found.signer} (not checked against a list of trusted signers)` : "someone without a name"],
+      ["When", found.signed_at || "without a time stamp"],
+      ["Written with", found.generator],
+      ["What was done", found.actions.join("; ")],
+    ];
+    box.append(el("dl", {}, ...rows.filter(([, text]) => text).map(([name, text]) => el("div", {}, el("dt", {}, name), el("dd", {}, text)))));
+  }
+  if (found.state === "invalid") line("Do not rely on what they say.");
+  line("What a file says of its own origin is no part of the verdict.");
+  return box;
 }
 
 async function judgeAgain(item) {
