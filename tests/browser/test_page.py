@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
+import credentials
 import portraits
 from bonaface.calibration import OperatingPoint
 from bonaface.verdict import (
@@ -97,6 +98,22 @@ def test_the_slider_changes_a_verdict(page: Any) -> None:
     slide(page, 0)
     assert sorted(words(page)) == ["Fake", "Real"]
     assert page.locator(".posterior").all_inner_texts() == before
+
+
+def test_content_credentials_have_a_box_of_their_own(page: Any) -> None:
+    for name, data, said in (
+        ("signed.jpg", credentials.signed(two_faces()), "Signed, and unchanged since"),
+        ("changed.jpg", credentials.tampered(credentials.signed(two_faces())), "They do not hold"),
+        ("plain.jpg", two_faces(), "None in this file"),
+    ):
+        drop(page, name, data)
+        page.wait_for_selector(f".credentials >> text={said}")
+        assert page.inner_text("#result-title") == "Looks fake"
+        box = page.inner_text(".credentials")
+        assert "no part of the verdict" in box
+        assert ("Test Signer" in box) == (name != "plain.jpg")
+        assert ("Do not rely on what they say" in box) == (name == "changed.jpg")
+    assert "says nothing" in page.inner_text(".credentials")
 
 
 def test_the_keyboard_is_enough(page: Any, tmp_path: Path) -> None:

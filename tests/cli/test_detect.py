@@ -6,14 +6,17 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import jsonschema
 import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
+import credentials
 from bonaface import cli
 from bonaface.cli._shared import printable
 
 Make = Callable[..., Path]
+SCHEMA = json.loads((Path(__file__).parents[2] / "docs/verdict.schema.json").read_text())
 
 
 def save(path: Path, colour: str = "white") -> Path:
@@ -149,3 +152,20 @@ def test_a_terminal_gets_a_coloured_table(model: Path, tmp_path: Path) -> None:
     assert "picture" in shown.splitlines()[0]
     assert "[red]white.png" in shown
     assert "\x1b[1;31mfake" in shown
+
+
+def test_content_credentials_stand_beside_the_answer(model: Path, tmp_path: Path) -> None:
+    signed, plain = tmp_path / "signed.jpg", tmp_path / "plain.jpg"
+    plain.write_bytes(credentials.picture())
+    signed.write_bytes(credentials.signed(credentials.picture()))
+    done = detect("--faces", "none", signed, plain, "--model", model)
+    first, second = (line.split("\t") for line in done.stdout.splitlines())
+    assert first[1:5] == second[1:5]  # the answer, the score and the reason do not depend on it
+    assert "signed by Test Signer" in first[5]
+    assert "they list: created by generative AI, with DrawBot" in first[5]
+    assert len(second) == 5
+    assert "1 of 2 without content credentials: most pictures carry none" in done.stderr
+    done = detect("--faces", "none", signed, plain, "--model", model, "--json")
+    found = json.loads(done.stdout)
+    jsonschema.validate(found, SCHEMA)
+    assert [one["provenance"]["state"] for one in found] == ["valid", "absent"]

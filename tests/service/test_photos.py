@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
+import credentials
 import portraits
 from bonaface.faces import open_finder
 from serving import encoded, photo
@@ -112,3 +113,20 @@ def test_a_clip_is_sent_elsewhere(client: Start) -> None:
     answer = client().post("/v1/detect", content=clip)
     assert answer.status_code == 415
     assert "/v1/detect/video" in answer.json()["detail"]
+
+
+def test_content_credentials_stand_beside_the_verdict(client: Start) -> None:
+    plain = credentials.picture()
+    files = [
+        ("file", (name, data))
+        for name, data in (
+            ("plain.jpg", plain),
+            ("signed.jpg", credentials.signed(plain)),
+            ("changed.jpg", credentials.tampered(credentials.signed(plain))),
+        )
+    ]
+    answer = client().post("/v1/detect?faces=none", files=files)
+    jsonschema.validate(answer.json(), SCHEMA)
+    states = [one["provenance"]["state"] for one in answer.json()]
+    assert states == ["absent", "valid", "invalid"]
+    assert len({(one["answer"], one["score"]) for one in answer.json()}) == 1
