@@ -8,6 +8,7 @@ certificate, no identity. Specification: C2PA Technical Specification 2.x, c2pa.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import io
 import json
@@ -166,10 +167,14 @@ def _limit() -> None:
         import resource
     except ModuleNotFoundError:  # Windows
         return
-    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
-    resource.setrlimit(resource.RLIMIT_CPU, (_SECONDS // 4, _SECONDS // 4))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    for what, most in (
+        (resource.RLIMIT_AS, _MEMORY),
+        (resource.RLIMIT_CPU, _SECONDS // 4),
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        with contextlib.suppress(ValueError):  # lower already, or unknown to macOS
+            resource.setrlimit(what, (most, most))
 
 
 def _read(data: bytes) -> Provenance:
