@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from markupsafe import Markup
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
@@ -37,7 +38,7 @@ def accuracy_plot(found: Bench) -> Markup:
             if one.name in chosen:
                 axes.plot(one.p50, one.auc.value, "o", color=INK, ms=12, mfc="none", mew=1.2)
         axes.set(xlabel="Milliseconds for one crop, p50 (line: to p95)", ylabel="AUC")
-        _logarithmic(axes)
+        _logarithmic(axes, axes.xaxis)
         _legend(canvas, found, lines=False)
         return _svg(canvas, "choice", "AUC of each detector and runtime over its time for one crop")
 
@@ -60,8 +61,8 @@ def throughput_plot(found: Bench) -> Markup:
         axes.set_xscale("log", base=2)
         axes.set_xticks(batches, [str(batch) for batch in batches])
         axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.set(xlabel="Crops in a batch", ylabel="Crops a second", ylim=(0, None))
-        axes.yaxis.set_major_formatter(lambda y, _: f"{y:,.0f}")
+        axes.set(xlabel="Crops in a batch", ylabel="Crops a second")
+        _logarithmic(axes, axes.yaxis)
         _legend(canvas, found, lines=True)
         return _svg(canvas, "rates", "Crops a second of each detector and runtime over batch size")
 
@@ -71,15 +72,15 @@ def _colours(found: Bench) -> dict[str, str]:
     return {name: SERIES[i % len(SERIES)] for i, name in enumerate(bundles)}
 
 
-def _logarithmic(axes: Axes) -> None:
+def _logarithmic(axes: Axes, axis: Axis) -> None:
     """Times differ by orders; labels at 1, 2 and 5 unless the range is narrow."""
-    axes.set_xscale("log")
-    low, high = axes.get_xlim()
-    axes.set_xlim(low / 1.15, high * 1.15)
-    wide = high > 5 * low
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if wide else MaxNLocator(5))
-    axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    scale = axes.set_xscale if axis is axes.xaxis else axes.set_yscale
+    scale("log")
+    low, high = axis.get_view_interval()
+    axis.set_view_interval(low / 1.15, high * 1.15, ignore=True)
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)) if high > 5 * low else MaxNLocator(5))
+    axis.set_major_formatter(lambda value, _: f"{value:,g}")
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _legend(canvas: Canvas, found: Bench, *, lines: bool) -> None:
