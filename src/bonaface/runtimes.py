@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Callable
-from typing import Any
+from importlib import import_module
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bonaface.bundle import Bundle
 from bonaface.errors import BundleError, MissingExtraError
+
+_TELEMETRY: Final = "openvino_telemetry"
+_ABSENT: Final = object()
 
 # float32 (n, 3, size, size) -> what the network gives, of any shape.
 Network = Callable[[NDArray[np.float32]], NDArray[Any]]
@@ -37,6 +42,23 @@ def processor_count() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1  # macOS and Windows
+
+
+def import_untold(name: str) -> Any:
+    """`openvino` or `nncf`, without the library by which each use is told to their makers, unasked.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    modules: dict[str, Any] = sys.modules
+    before = modules.get(_TELEMETRY, _ABSENT)
+    modules[_TELEMETRY] = None  # as if it were not installed, with which both can do
+    try:
+        return import_module(name)
+    finally:
+        del modules[_TELEMETRY]
+        if before is not _ABSENT:
+            modules[_TELEMETRY] = before
 
 
 def _onnx(bundle: Bundle, threads: int) -> Network:
@@ -67,7 +89,7 @@ def _onnx(bundle: Bundle, threads: int) -> Network:
 def openvino_network(bundle: Bundle, threads: int) -> Network:
     """As `open_network`, by OpenVINO, which reads ONNX bundles too."""
     try:
-        import openvino
+        openvino = import_untold("openvino")
     except ImportError as error:
         raise MissingExtraError(
             f"the OpenVINO bundle {str(bundle.folder)!r}", "openvino"

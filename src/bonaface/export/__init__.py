@@ -37,6 +37,7 @@ from bonaface.export.gate import (
 )
 from bonaface.export.hub import Pipeline, resize_difference, write_folder
 from bonaface.files import atomic_folder, write_json
+from bonaface.runtimes import import_untold
 from bonaface.samples import Sample, Samples
 
 __all__ = ["FORMS", "Gate", "export"]
@@ -207,9 +208,8 @@ def _sizes(source: Bundle, folder: Path) -> tuple[int, int]:
 
 def _notes(original: Detector, folder: Path, form: str, gate: Samples | None) -> Iterator[str]:
     if FORMS[form].format == "openvino":
-        import openvino
-
-        used = openvino.Core().get_property("CPU", "INFERENCE_PRECISION_HINT").to_string()
+        core = import_untold("openvino").Core()
+        used = core.get_property("CPU", "INFERENCE_PRECISION_HINT").to_string()
         yield (
             f"OpenVINO computed in {used} here, as this processor does it best; on another the "
             "scores may differ by as much as that is coarse."

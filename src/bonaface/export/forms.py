@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from bonaface.bundle import Bundle
 from bonaface.errors import BonafaceError, ConfigError, MissingExtraError
+from bonaface.runtimes import import_untold
 
-_TELEMETRY, _ABSENT = "openvino_telemetry", object()
 Precision = Literal["float32", "float16", "int8"]
 Batches = Sequence[NDArray[np.float32]]
 
@@ -184,7 +184,7 @@ def _openvino(source: Bundle, form: str, folder: Path, _inputs: Batches) -> None
 
 
 def _openvino_int8(source: Bundle, form: str, folder: Path, inputs: Batches) -> None:
-    nncf = _nncf()
+    nncf = import_untold("nncf")
     from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters
     from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
@@ -203,30 +203,12 @@ def _openvino_int8(source: Bundle, form: str, folder: Path, inputs: Batches) -> 
 
 
 def _read_openvino(source: Bundle) -> Any:
-    import openvino
-
-    return openvino.Core().read_model(_plain_onnx(source).SerializeToString())
+    return import_untold("openvino").Core().read_model(_plain_onnx(source).SerializeToString())
 
 
 def _save_openvino(model: Any, source: Bundle, form: str, folder: Path) -> None:
-    import openvino
-
     model.set_rt_info(json.dumps(facts(source, form)), ["bonaface"])
-    openvino.save_model(model, folder / "model.xml", compress_to_fp16=True)
-
-
-def _nncf() -> Any:
-    """NNCF without the library through which it tells its makers of each use, unasked."""
-    modules: dict[str, Any] = sys.modules
-    before = modules.get(_TELEMETRY, _ABSENT)
-    modules[_TELEMETRY] = None  # as if it were not installed
-    try:
-        import nncf
-    finally:
-        del modules[_TELEMETRY]
-        if before is not _ABSENT:
-            modules[_TELEMETRY] = before
-    return nncf
+    import_untold("openvino").save_model(model, folder / "model.xml", compress_to_fp16=True)
 
 
 def _add_search_path() -> None:
