@@ -177,7 +177,11 @@ def test_keys_are_read_from_a_file_and_the_environment(
     assert [name_of(key, keys) for key in ("a", "c", "d", "")] == ["desk", "lab", None, None]
 
 
-@pytest.mark.parametrize("line", [KEY, "0" * 63, f"{'0' * 64} a b", f"{'0' * 64} na/me"])
+@pytest.mark.parametrize(
+    "line",
+    [KEY, "0" * 63, f"{'0' * 64} a b", f"{'0' * 64} na/me"],
+    ids=["a key", "short", "two names", "no name"],  # a key is another in every process
+)
 def test_a_line_that_is_no_hash_is_refused_without_being_shown(tmp_path: Path, line: str) -> None:
     path = tmp_path / "keys"
     path.write_text(line)
