@@ -27,7 +27,7 @@ from bonaface.drawn import draw_face
 from bonaface.errors import BonafaceError, BundleError, ConfigError
 from bonaface.evaluate import Pixels, as_utf8, evaluate
 from bonaface.metrics import Figure
-from bonaface.runtimes import processor_count
+from bonaface.runtimes import import_untold, processor_count
 from bonaface.samples import Samples
 
 SCHEMA_VERSION: Final = 1
@@ -476,9 +476,12 @@ def _notes(
     if calls < FOR_P99:
         yield f"p99 is left out: it needs {FOR_P99} calls, these are {calls}."
     if any(one.arm.runtime == "openvino" for one in opened):
-        import openvino
-
-        used = openvino.Core().get_property("CPU", "INFERENCE_PRECISION_HINT").to_string()
+        used = (
+            import_untold("openvino")
+            .Core()
+            .get_property("CPU", "INFERENCE_PRECISION_HINT")
+            .to_string()
+        )
         yield f"OpenVINO computed in {used} where a network is not quantised; PyTorch in float32."
     if samples is None:
         yield "AUC on validation chose epoch and thresholds, so it flatters; --data measures it."
