@@ -6,13 +6,14 @@ import tempfile
 import time
 from pathlib import Path
 
+from bonaface.bench.rounds import interleave, ratios
 from bonaface.corruptions import CORRUPTIONS, DELIVERIES
 from bonaface.detector import Detector
 from bonaface.evaluate import score_samples
 from bonaface.samples import load_samples
 from bonaface.stress import SEVERITIES, StressConfig, stress
 from pictures import jpegs, write_tree
-from table import Row, interleave, ratios
+from table import Row
 from untrained import untrained
 
 SOURCE = 256

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -119,11 +119,11 @@ def test_what_slows_a_whole_round_cancels(pairs: list[tuple[float, float]], slow
 
 
 @pytest.fixture(scope="module")
-def whole(folders: tuple[Path, Path]) -> Iterator[Bench]:
+def whole(folders: tuple[Path, Path]) -> Bench:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(measuring, "CROP", 24)
         started(patch)
-        yield bench(folders, FEW, clock=Ticking())
+        return bench(folders, FEW, clock=Ticking())
 
 
 def test_every_runtime_of_every_bundle_is_held_against_eager(

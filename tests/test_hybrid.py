@@ -318,7 +318,7 @@ def test_training_gives_a_bundle_whose_onnx_is_the_rebuilt_network(tmp_path: Pat
     module = registry.rebuild(bundle)
     assert bundle.card.parameters == registry.parameters(module)
     images = torch.randn(3, 3, 32, 32)
-    session = onnxruntime.InferenceSession(bundle.onnx)
+    session = onnxruntime.InferenceSession(bundle.model)
     (wanted,) = session.run(None, {"images": images.numpy()})
     with torch.inference_mode():
         got = module(images)
