@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import time
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -78,10 +79,21 @@ def measure(
         mock.patch.object(training, "Batches", partial(InTurns, root=data, watch=watch)),
         mock.patch.object(training, "find_faces", partial(faces_in_the_middle, side=size)),
         mock.patch.dict(os.environ, {"BONAFACE_CACHE": str(folder / "cache")}),
+        _signals_as_before(),
         contextlib.suppress(Enough),
     ):
         training.train(data, folder / "run", config, watch=watch)
     return _rows(f"training, {model} {size} px", watch)
+
+
+@contextlib.contextmanager
+def _signals_as_before() -> Iterator[None]:
+    """A `DataLoader` with processes leaves a handler behind that every later child would call."""
+    before = signal.getsignal(signal.SIGCHLD)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, before)
 
 
 def _rows(part: str, watch: Rates) -> list[Row]:
