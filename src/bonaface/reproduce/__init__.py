@@ -238,15 +238,16 @@ def reproduce(
 
 def _in_turn(runs: Sequence[Planned], out: Path, watch: Watch) -> Generator[Planned]:
     """Each run once, locked while it is worked on; those that other processes hold come last."""
+    locks = out / "locks"
+    locks.mkdir(parents=True, exist_ok=True)
     left = list(runs)
     told = 0
     while left:
         held = []
         for run in left:
-            (out / "locks").mkdir(parents=True, exist_ok=True)
             try:
                 # The system frees it when the process ends, however it ends.
-                with FileLock(out / "locks" / f"{run.name}.lock", blocking=False):
+                with FileLock(locks / f"{run.name}.lock", blocking=False):
                     yield run
             except Timeout:
                 held.append(run)
