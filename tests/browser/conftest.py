@@ -76,6 +76,7 @@ def browser() -> Iterator[Any]:
 def page(browser: Any, urls: dict[str, str]) -> Iterator[Any]:
     """The page, loaded; what it prints to its console fails the test."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
+    context.set_default_timeout(60_000)  # a machine that is shared may stand still for a while
     opened = context.new_page()
     said: list[str] = []
     opened.on("console", lambda message: said.append(message.text))
