@@ -1,4 +1,6 @@
 import os
+from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -171,7 +173,7 @@ def test_in_order_is_in_order_and_plain(cache):
 
 
 def test_balance_draws_the_small_class_again(cache):
-    found = every(make(cache, balance=True), 0)
+    found = every(make(cache, balance="batches"), 0)
     labels = np.concatenate([labels for _, labels, _ in found])
     rows = np.concatenate([rows for _, _, rows in found])
     assert (labels == 1).sum() == (labels == 0).sum() == 15
@@ -179,6 +181,21 @@ def test_balance_draws_the_small_class_again(cache):
     fakes = np.array([row.label for row in cache.rows]) == 1
     assert set(counts[~fakes]) == {1}
     assert set(counts[fakes]) <= {1, 2}
+
+
+def test_sources_are_drawn_by_the_root_of_their_size(cache):
+    left = [["large"] * 12 + ["small"] * 3, ["one"] * 6 + ["two"] * 2]
+    rows = tuple(
+        replace(row, **{("source", "generator")[row.label]: left[row.label].pop()})
+        for row in cache.rows
+    )
+    found = every(make(replace(cache, rows=rows), balance="sources"), 0)
+    drawn = [rows[i] for _, _, numbers in found for i in numbers]
+    counts = Counter(row.source or row.generator for row in drawn)
+    # 11 of each class; roots 3.46 : 1.73 and 2.45 : 1.41.
+    assert counts == {"large": 7, "small": 4, "one": 7, "two": 4}
+    small = {row.path for row in rows if row.source == "small"}
+    assert {row.path for row in drawn if row.source == "small"} == small
 
 
 def test_images_lie_channels_last(cache):
@@ -297,9 +314,15 @@ def test_forged_crops_are_other_ones_each_epoch_and_the_same_for_a_seed(cache):
 
 
 def test_balanced_batches_count_the_forged(cache):
-    batches = mixed(cache, 0.2, balance=True)
+    batches = mixed(cache, 0.2, balance="batches")
     labels = np.concatenate([labels for _, labels, _ in every(batches, 0)])
     assert labels.sum() * 2 == len(labels) == 30
+
+
+def test_sources_make_room_for_the_forged(cache):
+    labels = np.concatenate([one for _, one, _ in every(mixed(cache, 0.2, balance="sources"), 0)])
+    assert len(labels) == 28  # 23 and 6 forged, an odd one left out
+    assert labels.sum() == 14
 
 
 def test_a_face_that_no_forging_changes_stays_real(samples, tmp_path):

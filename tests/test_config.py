@@ -44,7 +44,7 @@ settings = st.builds(
     optimizer=st.sampled_from(["sgd", "adamw"]),
     lr=st.none() | st.floats(1e-300, 1000),
     warmup=st.floats(0, 1, exclude_max=True),
-    balance=st.sampled_from(["weights", "batches", "none"]),
+    balance=st.sampled_from(["weights", "batches", "sources", "none"]),
     monitor=st.sampled_from(["auc", "accuracy", "loss"]),
     patience=st.integers(0, 2**40),
     seed=st.integers(0, 2**32 - 1),

@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import mmap
 import os
 import re
 import shutil
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -132,7 +134,9 @@ class Batches:
         preprocess: normalises the crops.
         batch_size: largest size of a batch.
         augment: a recipe from `bonaface.augment.RECIPES`.
-        balance: draw the smaller class again until both are as large.
+        balance: "batches" draws the smaller class again until both are as large; "sources" draws as
+            many fakes as reals, and of each class every source (reals) or generator (fakes) in
+            proportion to the root of its size, so that a large one does not drown the others.
         mix: joins forged crops to each epoch, other ones each time.
         seed: of order and augmentation.
         workers: threads that prepare batches ahead; 0 prepares them in the caller's thread.
@@ -146,7 +150,7 @@ class Batches:
         batch_size: int,
         *,
         augment: str = "none",
-        balance: bool = False,
+        balance: Literal["batches", "sources"] | None = None,
         mix: Mix | None = None,
         seed: int = 0,
         workers: int = 1,
@@ -185,16 +189,37 @@ class Batches:
 
     def _epoch_rows(self, epoch: int) -> NDArray[np.int64]:
         rng = np.random.default_rng([self._seed, epoch])
-        rows = self._chosen
+        forged = self._chosen[:0]
         if self._mix is not None:
-            forged = _drawn(self._mix.rows, self._mix.count(len(rows)), rng)
-            rows = np.concatenate([rows, forged + len(self._cache.rows)])
-        if self._balance:
+            forged = _drawn(self._mix.rows, self._mix.count(len(self._chosen)), rng)
+            forged = forged + len(self._cache.rows)
+        if self._balance == "sources":
+            half = (len(self._chosen) + len(forged)) // 2
+            reals = self._by_source(0, half, rng)
+            fakes = self._by_source(1, max(half - len(forged), 0), rng)
+            return rng.permutation(np.concatenate([reals, fakes, forged]))
+        rows = np.concatenate([self._chosen, forged])
+        if self._balance == "batches":
             labels = self._labels[rows]
             fakes, reals = rows[labels == 1], rows[labels == 0]
             small, large = sorted((fakes, reals), key=len)
             rows = np.concatenate([large, small, _drawn(small, len(large) - len(small), rng)])
         return rng.permutation(rows)
+
+    def _by_source(self, label: int, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        """About `count` rows of a class: of each origin a share by the root of its size."""
+        members: dict[str, list[int]] = defaultdict(list)
+        for row in self._chosen[self._labels[self._chosen] == label].tolist():
+            sample = self._cache.rows[row]
+            origin = sample.generator if label else sample.source
+            members[origin or ""].append(row)
+        roots = {origin: math.sqrt(len(rows)) for origin, rows in sorted(members.items())}
+        share = count / max(sum(roots.values()), 1)
+        drawn = [
+            _drawn(np.array(members[one], np.int64), round(share * root), rng)
+            for one, root in roots.items()
+        ]
+        return np.concatenate([self._chosen[:0], *drawn])
 
     def _ahead(self, jobs: Iterator[tuple[NDArray[np.int64], int | None, int]]) -> Iterator[Batch]:
         if self._workers == 0:

@@ -85,7 +85,8 @@ class TrainConfig(Config):
         warmup: share of all steps over which the learning rate rises.
         label_smoothing: targets become smoothing/2 and 1 - smoothing/2.
         clip: largest norm of the gradient.
-        balance: class imbalance answered by weights in the loss, by batches, or not.
+        balance: class imbalance answered by weights in the loss, by batches, or not; sources also
+            draws each source of reals and generator of fakes by the root of its size.
         augment: a recipe from `bonaface.augment.RECIPES`.
         forge: share of the pictures of an epoch that are real training faces, forged anew.
         forge_kinds: of forgery, out of `bonaface.forge.KINDS`; None: all.
@@ -118,7 +119,7 @@ class TrainConfig(Config):
     warmup: float = Field(default=0.05, ge=0, lt=1)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     clip: float = Field(default=1.0, gt=0, allow_inf_nan=False)
-    balance: Literal["weights", "batches", "none"] = "weights"
+    balance: Literal["weights", "batches", "sources", "none"] = "weights"
     augment: str = "flip"
     forge: float = Field(default=0.0, ge=0, le=0.9)
     forge_kinds: Annotated[tuple[str, ...], Field(strict=False)] | None = None

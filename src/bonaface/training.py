@@ -476,7 +476,7 @@ def _rows_of(cache: PixelCache, split: str) -> NDArray[np.int64]:
 
 
 def _batches(run: Run) -> tuple[Batches, Batches]:
-    size = run.config.batch_size
+    size, balance = run.config.batch_size, run.config.balance
     return (
         Batches(
             run.cache,
@@ -484,7 +484,7 @@ def _batches(run: Run) -> tuple[Batches, Batches]:
             run.made.preprocess,
             size,
             augment=run.config.augment,
-            balance=run.config.balance == "batches",
+            balance=balance if balance in ("batches", "sources") else None,
             mix=run.mix,
             seed=run.config.seed,
             workers=run.workers,

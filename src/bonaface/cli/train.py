@@ -38,9 +38,11 @@ def train(
     dropout: Annotated[float | None, typer.Option(help="Before the last layer [0.3].")] = None,
     label_smoothing: Annotated[float | None, typer.Option(help="[0]")] = None,
     clip: Annotated[float | None, typer.Option(help="Largest norm of the gradient [1].")] = None,
-    balance: Annotated[str | None, typer.Option(help="weights, batches or none [weights].")] = None,
+    balance: Annotated[
+        str | None, typer.Option(help="weights, batches, sources or none [weights].")
+    ] = None,
     augment: Annotated[
-        str | None, typer.Option(help="none, flip, standard or robust [flip].")
+        str | None, typer.Option(help="none, flip, standard, robust or wild [flip].")
     ] = None,
     forge: Annotated[
         float | None, typer.Option(help="Share of each epoch that is forged from its reals [0].")

@@ -35,7 +35,7 @@ def tune(
     weight_decay: Annotated[float | None, typer.Option(help="Fix the weight decay.")] = None,
     dropout: Annotated[float | None, typer.Option(help="Fix the dropout.")] = None,
     optimizer: Annotated[str | None, typer.Option(help="Fix adamw or sgd.")] = None,
-    augment: Annotated[str | None, typer.Option(help="Fix none, flip, standard or robust.")] = None,
+    augment: Annotated[str | None, typer.Option(help="Fix a recipe of train.")] = None,
     freeze: Annotated[
         str | None,
         typer.Option(help="Fix none, backbone or staged; else searched if --pretrained."),
