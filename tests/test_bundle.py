@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from bonaface import bundle as bundle_module
 from bonaface.bundle import SCHEMA_VERSION, load_bundle, model_card, sha256
 from bonaface.errors import BundleError
 from tiny import make_card
@@ -149,3 +150,29 @@ def test_the_model_card_shows_intervals_and_reasons() -> None:
     assert "| eer | no fakes |" in text
     assert "| train | 100 | 90 |" in text
     assert "seed 7" in text
+
+
+def test_default_is_the_bundle_that_comes_with_the_install(
+    make_bundle: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shipped, own = make_bundle("shipped"), make_bundle("own")
+    monkeypatch.setattr(bundle_module, "_SHIPPED", shipped)
+    monkeypatch.chdir(tmp_path)
+    assert load_bundle(Path("default")).folder == shipped
+    (tmp_path / "default").mkdir()  # its evaluations, say
+    assert load_bundle(Path("default")).folder == shipped
+    for path in own.iterdir():
+        (tmp_path / "default" / path.name).write_bytes(path.read_bytes())
+    assert load_bundle(Path("default")).folder == Path("default")
+
+
+def test_a_model_card_tells_tests_and_terms() -> None:
+    tests = {"swaps": {"auc": {"value": 0.9, "low": 0.8, "high": 0.95, "n": 40}}}
+    text = model_card(make_card().model_copy(update={"tests": tests, "terms": "Research."}))
+    assert "license: other" in text.split("---")[1]
+    assert "## Terms\nResearch.\n" in text
+    table = "### swaps\n| figure | value |\n|---|---|\n| auc | 0.9000 [0.8000, 0.9500] (n = 40) |"
+    assert table in text
+    plain = model_card(make_card())
+    assert "license" not in plain
+    assert "## Te" not in plain

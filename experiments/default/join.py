@@ -43,8 +43,8 @@ def main(data: Path, crops: Path, out: Path) -> None:
             if not path.is_symlink():
                 path.symlink_to(os.path.relpath(samples.absolute(row), path.parent.resolve()))
             # Two crops of one picture are one group.
-            row = replace(row, group=f"{source}/{row.group or Path(row.path).stem}")
-            values = (getattr(row, column) or "" for column in COLUMNS)
+            one = replace(row, group=f"{source}/{row.group or Path(row.path).stem}")
+            values = (getattr(one, column) or "" for column in COLUMNS)
             rows.append((f"{name}/{row.path}", ("real", "fake")[row.label], *values))
     recipe = CropRecipe(margin=1.2, origin="between the sets it was trained on")
     write_json(out / RECIPE_FILE, recipe.to_dict())

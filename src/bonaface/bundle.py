@@ -23,10 +23,12 @@ from bonaface.files import write_json, write_text
 from bonaface.onnxfile import has_external_data
 from bonaface.preprocess import Preprocess
 
-SCHEMA_VERSION = 3
-_READABLE = (2, 3)  # 2: without `export`
+SCHEMA_VERSION = 4
+_READABLE = (2, 3, 4)  # 2: without `export`; 3: without `tests` and `terms`
 MAX_MODEL_BYTES = 2 << 30
 MAX_CARD_BYTES = 4 << 20
+DEFAULT = "default"  # the bundle that comes with the install
+_SHIPPED = Path(__file__).parent / "weights" / "default"
 LABELS = {"real": 0, "fake": 1}
 NETWORKS = {"onnx": ("model.onnx",), "openvino": ("model.xml", "model.bin")}
 
@@ -77,6 +79,8 @@ class Card(_Strict):
         versions: of the libraries that made it.
         files: SHA-256 of the bundle's other files.
         export: of an exported bundle, what it was made from; None: `bonaface train` wrote it.
+        tests: data set -> figures on its test split, with intervals, measured when all was chosen.
+        terms: for what the training data let it be used, in a sentence; None: nobody has said.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -95,6 +99,8 @@ class Card(_Strict):
     versions: dict[str, str]
     files: dict[str, str] = {}
     export: Exported | None = None
+    tests: dict[str, dict[str, dict[str, float | int | str | None]]] = {}
+    terms: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,14 +240,20 @@ def finish_bundle(folder: Path, card: Card) -> Bundle:
 def load_bundle(folder: Path) -> Bundle:
     """Read and check a bundle; the network itself is checked by `Bundle.network`.
 
+    Args:
+        folder: of the bundle; "default" is the one that comes with the install, unless a bundle of
+            that name lies here.
+
     Raises:
         BundleError: no bundle is there, it is damaged, or a newer version wrote it.
     """
+    if folder == Path(DEFAULT) and not (folder / "card.json").is_file():
+        folder = _SHIPPED
     path = folder / "card.json"
     if not path.is_file():
         raise BundleError(
             f"expected a bundle (a folder with card.json and model.onnx), got {str(folder)!r}; "
-            "name the --out folder of a finished `bonaface train`"
+            f"name the --out folder of a finished `bonaface train`, or {DEFAULT}"
         )
     if path.stat().st_size > MAX_CARD_BYTES:
         raise BundleError(
@@ -353,7 +365,7 @@ def model_card(card: Card) -> str:
 library_name: bonaface
 pipeline_tag: image-classification
 tags: [deepfake-detection, face, forensics]
----
+{_licence(card)}---
 # {card.name}
 
 A detector of forged **face crops**: `{card.architecture["name"]}`, {card.parameters:,} weights,
@@ -366,7 +378,7 @@ Data fingerprint `{card.data["fingerprint"]}`, seed {card.training["config"]["se
 | split | real | fake |
 |---|---|---|
 {counts}
-{_audit(card)}{_export(card)}
+{_audit(card)}{_terms(card)}{_export(card)}{_tests(card)}
 ## Validation
 With 95 % intervals, resampled by group. These figures chose the epoch, the calibration and the
 thresholds, so they flatter; quote the test figures of `bonaface evaluate`.
@@ -385,9 +397,39 @@ Calibration: {card.calibration.kind}, slope {card.calibration.slope:.4f}, offset
 
 ## Limits
 It knows the forgeries and the sources above. On others it may be no better than chance: measure it
-on your own pictures with `bonaface evaluate` before you rely on it. Never decide about a person on
-this score alone; ask for the original file.
+on your own pictures with `bonaface evaluate` before you rely on it.
+
+Not for: deciding about a person on its word alone, telling who somebody is, judging bodies, scenes,
+drawings or text, or proving that a picture is real: `real` says that no trace was found of what it
+knows.
+
+When a photograph of yours is called fake: the original file, as the camera wrote it, with its
+metadata or content credentials and the pictures taken before and after, says more than any score.
+Ask whoever judged it to look at that, and to run it again on the original instead of a copy.
 """
+
+
+def _licence(card: Card) -> str:
+    return "license: other\n" if card.terms else ""
+
+
+def _terms(card: Card) -> str:
+    return f"\n## Terms\n{card.terms}\n" if card.terms else ""
+
+
+def _tests(card: Card) -> str:
+    """Figures on test splits, a table for each data set."""
+    if not card.tests:
+        return ""
+    tables = (
+        f"\n### {name}\n| figure | value |\n|---|---|\n"
+        + "".join(f"| {key} | {_cell(figure)} |\n" for key, figure in found.items())
+        for name, found in card.tests.items()
+    )
+    return (
+        "\n## Tests\nMeasured once, when everything was chosen, with 95 % intervals.\n"
+        + "".join(tables)
+    )
 
 
 def _audit(card: Card) -> str:

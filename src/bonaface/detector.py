@@ -10,7 +10,7 @@ import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
-from bonaface.bundle import Bundle, load_bundle
+from bonaface.bundle import DEFAULT, Bundle, load_bundle
 from bonaface.errors import BundleError, ConfigError, ImageError
 from bonaface.faces import Finder, open_finder
 from bonaface.images import DEFAULT_LIMITS, Image, ImageLimits, as_image, read_image
@@ -209,12 +209,12 @@ def _kind_of(source: Any) -> str:
 
 
 def load_detector(
-    model: Path | str, *, threads: int | None = None, finder: Path | str | None = None
+    model: Path | str = DEFAULT, *, threads: int | None = None, finder: Path | str | None = None
 ) -> Detector:
     """Open a bundle for inference.
 
     Args:
-        model: the bundle's folder.
+        model: the bundle's folder; by default the bundle that comes with the install.
         threads: processor threads for one call; None takes all cores.
         finder: file of a YuNet face finder; None takes the finder that comes with the install.
 

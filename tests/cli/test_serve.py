@@ -46,7 +46,7 @@ def test_others_are_not_answered_without_keys(make_bundle: Callable[..., Path]) 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ((), "--model"),
+        (("--model", "default/nowhere"), "default/nowhere"),
         (("--model", "nowhere"), "nowhere"),
         (("--keys", "none", "--model", "b"), "none"),
     ],

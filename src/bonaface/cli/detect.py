@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
     from rich.table import Table
 
+    from bonaface.bundle import Card
     from bonaface.detector import Detector
     from bonaface.verdict import FaceVerdict, PersonVerdict, Verdict
 
@@ -44,7 +45,9 @@ def detect(
             metavar="INPUT...", help="Photos, clips, folders, patterns such as 'in/*.jpg', or -."
         ),
     ],
-    model: Annotated[Path, typer.Option(help="Bundle: the --out folder of `bonaface train`.")],
+    model: Annotated[
+        Path, typer.Option(help="Bundle: the --out folder of `bonaface train` [the one shipped].")
+    ] = Path("default"),
     faces: Annotated[
         str,
         typer.Option(metavar="auto|none", help="Find faces, or take each picture for a crop."),
@@ -92,7 +95,7 @@ def detect(
         typer.echo(json.dumps([verdict.to_dict() for verdict in verdicts], indent=2))
     else:
         _show(verdicts)
-    _summarise(verdicts, len(given))
+    _summarise(verdicts, len(given), detector.bundle.card)
     if stopped:
         raise typer.Exit(_INTERRUPTED)
     if not all(verdict.readable for verdict in verdicts):
@@ -303,9 +306,11 @@ def _why(verdict: Verdict) -> str:
     return "; ".join(found)
 
 
-def _summarise(verdicts: Sequence[Verdict], asked: int) -> None:
+def _summarise(verdicts: Sequence[Verdict], asked: int, card: Card) -> None:
     """On stderr: what the numbers mean, the counts, and what could not be read."""
     typer.echo(_MEANING, err=True)
+    if card.terms:
+        typer.echo(f"The detector {printable(card.name)}: {printable(card.terms)}", err=True)
     if asked > 1:
         counts: Counter[str] = Counter(verdict.answer for verdict in verdicts)
         said = ", ".join(f"{counts[word]} {word}" for word in _STYLES if counts[word])

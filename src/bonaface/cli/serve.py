@@ -8,15 +8,15 @@ from typing import Annotated
 
 import typer
 
-from bonaface.errors import BonafaceError, ConfigError, MissingExtraError
+from bonaface.errors import BonafaceError, MissingExtraError
 
 _NEEDED = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
 
 
 def serve(
     model: Annotated[
-        Path | None, typer.Option(help="Bundle: the --out folder of `bonaface train`.")
-    ] = None,
+        Path, typer.Option(help="Bundle: the --out folder of `bonaface train` [the one shipped].")
+    ] = Path("default"),
     host: Annotated[
         str, typer.Option(help="Address to listen on; others than this machine's need --keys.")
     ] = "127.0.0.1",
@@ -54,8 +54,6 @@ def serve(
     if new_key is not None:
         _print_key(new_key)
         return
-    if model is None:
-        raise ConfigError("expected --model BUNDLE, got none; name the bundle to answer with")
     if any(importlib.util.find_spec(name) is None for name in _NEEDED):
         raise MissingExtraError("bonaface serve", "serve")
 
