@@ -338,6 +338,7 @@ def test_slices_and_generators(tmp_path):
     called = found.scores.score >= 0.5
     right = (called == (found.scores.label == 1))[mask].mean()
     assert young.figures["accuracy"].value == pytest.approx(right)
+    assert {(gap.key, gap.error) for gap in found.gaps} == set()  # 20 of each: too few
     save_evaluation(found, tmp_path / "out")
     assert read_evaluation(tmp_path / "out").to_dict() == found.to_dict()
 

@@ -76,27 +76,11 @@ def robust(image: Pixels, rng: np.random.Generator) -> Pixels:
     return corrupt(image, codec, int(rng.integers(1, 6)), rng)
 
 
-def wild(image: Pixels, rng: np.random.Generator) -> Pixels:
-    """`robust` for pictures from anywhere: a crop may first lose detail, a part or its colours.
-
-    Half of the crops are shrunk by chance and enlarged again, so that sharpness does not tell one
-    source of pictures from another; a sixth each are hidden in part or cut off at a side, and as
-    many change in gamma, saturation or tint.
-    """
-    if rng.random() < 0.5:
-        image = corrupt(image, "rescale", int(rng.integers(1, 6)), rng)
-    for name in ("shift", "occlusion", "gamma", "saturation", "colour_cast"):
-        if rng.random() < 1 / 6:
-            image = corrupt(image, name, int(rng.integers(1, 4)), rng)
-    return robust(image, rng)
-
-
 RECIPES: dict[str, Recipe] = {
     "none": none,
     "flip": flip,
     "standard": standard,
     "robust": robust,
-    "wild": wild,
 }
 
 

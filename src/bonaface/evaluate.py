@@ -22,6 +22,7 @@ from bonaface.audit import glance
 from bonaface.bundle import Bundle, first_problem, sha256
 from bonaface.calibration import Calibration, OperatingPoint
 from bonaface.errors import DataError, ImageError
+from bonaface.fairness import Gap, gaps
 from bonaface.files import write_json
 from bonaface.images import read_image
 from bonaface.metrics import (
@@ -172,6 +173,7 @@ class Evaluation:
         resamples: of the bootstrap.
         seed: of the bootstrap, and of the choice of samples where there was a limit.
         versions: of the libraries that measured.
+        gaps: between groups of people, at the operating point.
     """
 
     detector: DetectorFacts
@@ -189,6 +191,7 @@ class Evaluation:
     resamples: int
     seed: int
     versions: dict[str, str]
+    gaps: tuple[Gap, ...] = ()
 
     @property
     def name(self) -> str:
@@ -213,6 +216,7 @@ class Evaluation:
             "attacks": asdict(self.attacks) if self.attacks else None,
             "measured": [asdict(m) for m in self.measured],
             "slices": [asdict(s) for s in self.slices],
+            "gaps": [gap.to_dict() for gap in self.gaps],
             "unreadable": [asdict(u) | {"path": as_utf8(u.path)} for u in self.unreadable],
             "notes": [as_utf8(note) for note in self.notes],
             "resamples": self.resamples,
@@ -300,6 +304,7 @@ def evaluate(
         resamples=resamples,
         seed=seed,
         versions=_versions(),
+        gaps=tuple(gaps(scores, point.threshold, seed=seed)),
     )
 
 

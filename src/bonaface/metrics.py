@@ -40,6 +40,7 @@ Array = npt.NDArray[np.float64]
 MINIMUM_GROUPS = 10
 ECE_BINS = 15
 UNKNOWN = "(unknown)"
+COMBINED = "race, gender"  # two columns taken together
 _CELLS = 1 << 20  # of the weight matrix worked on at a time: 8 MB
 _CURVE_POINTS = 500
 # Figure -> the classes that must be there for it to mean anything.
@@ -462,7 +463,7 @@ def apcer_by_generator(
 def slices(
     scores: Scores,
     threshold: float,
-    keys: Sequence[str] = ("generator", "source", "age", "gender", "race"),
+    keys: Sequence[str] = ("generator", "source", "age", "gender", "race", COMBINED),
     *,
     minimum: int = 30,
     resamples: int = 1000,
@@ -475,7 +476,7 @@ def slices(
     """
     out: list[Slice] = []
     for key in keys:
-        if not any(scores.meta[key]):
+        if not any(column(scores, key)):
             continue
         for value, part, own in _parts(scores, key):
             n_fake = int((part.label == 1).sum())
@@ -491,9 +492,16 @@ def slices(
     return out
 
 
+def column(scores: Scores, key: str) -> npt.NDArray[np.object_]:
+    """What each sample has in a column, or in several named with ", " between them; else None."""
+    parts = [scores.meta[one] for one in key.split(", ")]
+    joined = [", ".join(map(str, row)) if all(row) else None for row in zip(*parts, strict=True)]
+    return np.array(joined, dtype=object)
+
+
 def _parts(scores: Scores, key: str) -> Iterator[tuple[str, Scores, int]]:
     """Value, its rows, and how many are its own; a generator's fakes come with all the reals."""
-    values = np.array([value or UNKNOWN for value in scores.meta[key]], dtype=object)
+    values = np.array([value or UNKNOWN for value in column(scores, key)], dtype=object)
     fake = scores.label == 1
     for value in sorted(set(values[fake] if key == "generator" else values)):
         mask = (values == value).astype(np.bool_)

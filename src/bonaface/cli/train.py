@@ -42,7 +42,7 @@ def train(
         str | None, typer.Option(help="weights, batches, sources or none [weights].")
     ] = None,
     augment: Annotated[
-        str | None, typer.Option(help="none, flip, standard, robust or wild [flip].")
+        str | None, typer.Option(help="none, flip, standard or robust [flip].")
     ] = None,
     forge: Annotated[
         float | None, typer.Option(help="Share of each epoch that is forged from its reals [0].")
