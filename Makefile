@@ -8,7 +8,7 @@ INSTALL = $(BIN)/python -m pip install --disable-pip-version-check -q -c constra
 .PHONY: help setup demo test check bench lint types law schema clean
 
 help:
-	@echo "make demo   draw faces, train a detector on them, test it, write its report"
+	@echo "make demo   judge a photograph and a forged copy of it; train and test a detector on drawn faces"
 	@echo "make test   run the tests"
 	@echo "make check  lint, types and tests"
 	@echo "make setup  everything for development, in $(VENV)"
@@ -26,7 +26,7 @@ $(BIN)/python:
 
 # One stamp for each set of extras: installing again is only due when the requirements changed.
 $(VENV)/.train: pyproject.toml constraints.txt | $(BIN)/python
-	$(INSTALL) '.[train]'
+	$(INSTALL) '.[demo,train]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python

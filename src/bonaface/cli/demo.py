@@ -19,7 +19,7 @@ def demo(
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of everything random.")] = 0,
     open_: Annotated[bool, typer.Option("--open", help="Show the report in the browser.")] = False,
 ) -> None:
-    """Draw faces and forgeries, train a detector on them, test it, and write its report.
+    """Judge a photograph and a forged copy of it; then train and test a detector on drawn faces.
 
     Takes a minute or two on two cores and needs no network. What the detector learns holds for
     these drawings only.
@@ -28,6 +28,12 @@ def demo(
     from bonaface.drawn import write_drawn_set
 
     _claim(out, seed)
+    if photographs := _photographs(out / "photographs", seed):
+        typer.echo(f"$ bonaface detect {' '.join(photographs)}")
+        detect.detect(photographs)
+        typer.echo("")
+    else:
+        typer.echo("No photograph to judge: pip install 'bonaface[demo]' brings one\n")
     data, model, report = out / "data", out / "detector", out / "report"
     typer.echo(f"Drawing {2 * sum(_PICTURES.values())} faces, half of them forged, in {data}")
     write_drawn_set(data, _PICTURES, seed)
@@ -51,6 +57,31 @@ def demo(
         webbrowser.open(page.as_uri())
 
 
+def _photographs(folder: Path, seed: int) -> list[str]:
+    """An astronaut (from scikit-image), and she with her mirrored face swapped in; else []."""
+    import numpy as np
+    from PIL import Image
+
+    from bonaface.faces import open_finder
+    from bonaface.forge import KINDS
+
+    try:
+        from skimage.data import astronaut
+    except ImportError:
+        return []
+    real = astronaut()
+    mirrored = np.ascontiguousarray(real[:, ::-1])
+    finder = open_finder()
+    face, donor = finder.find(real)[0], finder.find(mirrored)[0]
+    forged = KINDS["swap"](real, face, np.random.default_rng(seed), (mirrored, donor)).image
+    folder.mkdir(parents=True, exist_ok=True)
+    found = []
+    for name, pixels in (("astronaut.png", real), ("astronaut-swapped.png", forged)):
+        Image.fromarray(pixels).save(folder / name)
+        found.append(str(folder / name))
+    return found
+
+
 def _claim(out: Path, seed: int) -> None:
     """Take a folder that is new or empty, or holds an earlier demo, which goes."""
     import shutil
@@ -63,6 +94,6 @@ def _claim(out: Path, seed: int) -> None:
                 f"expected a new folder or an earlier demo, got {str(out)!r}; "
                 "name another folder with --out"
             )
-        for part in ("data", "detector", "report"):
+        for part in ("photographs", "data", "detector", "report"):
             shutil.rmtree(out / part, ignore_errors=True)
     write_json(out / _MARK, {"schema_version": 1, "seed": seed})
