@@ -13,11 +13,11 @@ import bonaface
 # A module imports only from earlier rows, or from earlier names in its own row.
 ROWS = (
     "errors files",
-    "config layouts samples heif images video faces crops people preprocess signals corruptions "
-    "forge drawn augment scores metrics fairness calibration provenance verdict cropping forging "
-    "mixing splitting importing framing facts copies probes audit equalising",
-    "onnxfile bundle runtimes judging detector batches models freezing history checkpoints "
-    "hardening training tuning",
+    "config layouts samples heif images video stream faces crops people preprocess signals "
+    "corruptions forge drawn augment scores metrics fairness calibration provenance verdict cropping "
+    "forging mixing splitting importing framing facts copies probes audit equalising",
+    "onnxfile bundle runtimes judging following detector batches models freezing history "
+    "checkpoints hardening training tuning",
     "evaluate paper annotate compare attacks stress explain export bench scan reproduce report",
     "service cli",
 )

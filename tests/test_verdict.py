@@ -172,8 +172,7 @@ def test_unsure_stays_unsure_with_its_own_reason() -> None:
 def test_who_looks_fake_in_part_of_the_frames_is_not_real(
     fakes: int, frames: int, expected: str
 ) -> None:
-    scores = [0.9] * fakes + [0.1] * (frames - fakes)
-    found = with_frames(Judgement("real", "why", 0.2, 0.2), scores, BANDS)
+    found = with_frames(Judgement("real", "why", 0.2, 0.2), fakes, frames)
     assert found.answer == expected
     if expected == "unsure":
         assert f"{fakes} of them look fake" in found.reason
@@ -181,7 +180,7 @@ def test_who_looks_fake_in_part_of_the_frames_is_not_real(
 
 def test_frames_make_nobody_fake() -> None:
     for judged in (Judgement("unsure", "why", 0.5, 0.5), Judgement("fake", "why", 0.9, 0.9)):
-        assert with_frames(judged, [0.99] * 30, BANDS) is judged
+        assert with_frames(judged, 30, 30) is judged
 
 
 # -- the whole ------------------------------------------------------------------------------------

@@ -111,7 +111,7 @@ class Spy:
 
             return Counting()
 
-        video._hush()
+        video.hush()
         monkeypatch.setattr(cv2, "VideoCapture", spying)
 
 
@@ -682,7 +682,7 @@ def test_an_address_or_pattern_is_no_such_file(name, tmp_path, monkeypatch):
 def test_ffmpeg_is_given_no_name(tmp_path, monkeypatch):
     given = []
     real = cv2.VideoCapture
-    video._hush()
+    video.hush()
     monkeypatch.setattr(cv2, "VideoCapture", lambda *a: (given.append(a), real(*a))[1])
     path = tmp_path / "clip.mp4"
     path.write_bytes(clip())

@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from bonaface.bundle import DEFAULT, Bundle, load_bundle
 from bonaface.errors import BundleError, ConfigError, ImageError
 from bonaface.faces import Finder, open_finder
+from bonaface.following import Following
 from bonaface.images import DEFAULT_LIMITS, Image, ImageLimits, as_image, read_image
 from bonaface.judging import Judge, Progress, Rules, Wishes
 from bonaface.provenance import read_provenance
 from bonaface.runtimes import Network, open_network
+from bonaface.stream import Stream
 from bonaface.verdict import (
     PERSON_RULE,
     RULE,
@@ -163,6 +165,43 @@ class Detector:
             notes=notes,
             provenance=provenance,
         )
+
+    def follow(
+        self,
+        source: Path | str,
+        *,
+        faces: Literal["auto", "none"] = "auto",
+        stability: bool = False,
+        prevalence: float = 0.5,
+        frames: int = 64,
+        idle: float | None = None,
+        video_limits: VideoLimits = VIDEO_LIMITS,
+    ) -> Following:
+        """Judge the people of a video that does not end, frame by frame, always the newest.
+
+        Args:
+            source: a file, which may grow; a named pipe; or "-", standard input.
+            faces: as of `detect`.
+            stability: as of `detect`.
+            prevalence: as of `detect`.
+            frames: a person's answer of now is that of so many frames, their last.
+            idle: seconds without a byte after which the stream is over; None: 10 for a file, and
+                for a pipe none.
+            video_limits: what a frame may cost.
+
+        Returns:
+            An iterator over updates, to be closed; its `end()` sums all up.
+
+        Raises:
+            ConfigError: a wish is out of range.
+            ImageError: the source is not there, or neither a file nor a pipe.
+        """
+        judge = self.judge(Wishes(faces, stability, prevalence, frames))
+        card, _ = self.bundle.card, judge.bands  # which may refuse the prevalence
+        if faces == "auto":
+            judge.finder()  # opened before the stream is: it takes a while
+        stream = Stream(source, idle, video_limits)
+        return Following(judge, stream, (card.name, card.versions.get("bonaface", "unknown")))
 
     def judge(self, wishes: Wishes, logits: Logits | None = None) -> Judge:
         """The way from pixels to answers that `detect` takes."""

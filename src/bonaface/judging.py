@@ -39,6 +39,7 @@ from bonaface.video import Frame, Frames
 Pixels = NDArray[np.uint8]
 Progress = Callable[[int, int], None]
 Seen = NDArray[np.float64] | str  # logits of a face, or why it is not judged
+FrameKind = Literal["judged", "without_face", "not_judged"]
 
 MOST_JUDGED: Final = 200
 FEWEST_FRAMES: Final = 3
@@ -93,6 +94,35 @@ class Rules:
         return Bands.at(prevalence, self.fake_above.threshold, self.real_below.threshold)
 
 
+@dataclass
+class Tally:
+    """What the frames of one person add up to.
+
+    Attributes:
+        judged: frames in which the face was judged.
+        not_judged: frames in which it was seen and could not be judged.
+        fakes: frames judged that look fake by themselves.
+        total: of the logits of the frames judged; None: there are none.
+        reason: why the first that was not judged was not.
+    """
+
+    judged: int = 0
+    not_judged: int = 0
+    fakes: int = 0
+    total: NDArray[np.float64] | None = None
+    reason: str | None = None
+
+    def add(self, seen: Seen, fake: bool) -> None:
+        """One frame more."""
+        if isinstance(seen, str):
+            self.not_judged += 1
+            self.reason = self.reason or seen
+        else:
+            self.judged += 1
+            self.fakes += fake
+            self.total = seen if self.total is None else self.total + seen
+
+
 @dataclass(frozen=True)
 class Judge:
     """One detector's way from pixels to answers.
@@ -144,34 +174,32 @@ class Judge:
         """
         follower = Follower()
         moments: dict[int, list[Moment]] = defaultdict(list)
-        logits: dict[int, list[NDArray[np.float64]]] = defaultdict(list)
-        kinds: Counter[str] = Counter()
+        tallies: dict[int, Tally] = defaultdict(Tally)
+        kinds: Counter[FrameKind] = Counter()
         for frame in frames:
-            found = self._found_in(frame)
-            people = follower.follow(found, [look_of(frame.pixels, face) for face in found])
-            looked = list(self._looked_at(frame.pixels, found))
-            for person, face, seen in zip(people, found, looked, strict=True):
+            kind, looked = self.frame(frame, follower)
+            kinds[kind] += 1
+            for person, face, seen in looked:
                 score, reason = None, seen if isinstance(seen, str) else None
                 if not isinstance(seen, str):
-                    logits[person].append(seen)
                     score = float(self.rules.calibration(seen[0]))
+                tallies[person].add(seen, self.looks_fake(seen))
                 moments[person].append(
                     Moment(frame.number, round(frame.seconds, 3), _rounded(face.box), score, reason)
                 )
-            kinds[_kind(looked)] += 1
             if progress:
                 progress(frames.read + frames.missed, frames.planned)
         least = min(FEWEST_FRAMES, frames.read)
-        order = sorted(moments, key=lambda one: (-len(logits[one]), -len(moments[one]), one))
+        order = sorted(moments, key=lambda one: (-tallies[one].judged, -len(moments[one]), one))
         people_found = tuple(
-            self._person(number, moments[one], logits[one], least)
+            self._person(number, moments[one], tallies[one], least)
             for number, one in enumerate(order, start=1)
         )
         count = FrameCount(
             asked=frames.asked,
             judged=kinds["judged"],
-            without_face=kinds["without"],
-            not_judged=kinds["unjudged"],
+            without_face=kinds["without_face"],
+            not_judged=kinds["not_judged"],
             unreadable=frames.missed,
             seconds=round(frames.clip.seconds, 3),
         )
@@ -182,6 +210,41 @@ class Judge:
         if not people_found:
             return Judgement("not_applicable", _NO_FACE), (), count, tuple(notes)
         return judge_whole(people_found, "person"), people_found, count, tuple(notes)
+
+    def frame(
+        self, frame: Frame, follower: Follower
+    ) -> tuple[FrameKind, list[tuple[int, Face, Seen]]]:
+        """Of one frame of a clip: what became of it; whose each face is, and what is seen of it."""
+        found = self._found_in(frame)
+        people = follower.follow(found, [look_of(frame.pixels, face) for face in found])
+        looked = list(self._looked_at(frame.pixels, found))
+        return _kind(looked), list(zip(people, found, looked, strict=True))
+
+    def looks_fake(self, seen: Seen) -> bool:
+        """Whether what is seen of a face is fake by itself."""
+        if isinstance(seen, str):
+            return False
+        return self.bands.answer(float(self.rules.calibration(seen[0]))) == "fake"
+
+    def over_frames(self, tally: Tally, least: int) -> tuple[Judgement, Stability | None]:
+        """The answer for a person from what their frames add up to.
+
+        Args:
+            tally: of at least one frame.
+            least: how many frames have to be judged for an answer.
+        """
+        if tally.judged >= least and tally.total is not None:
+            judged, stability = self._judged(tally.total / tally.judged)
+            judged = replace(judged, reason=f"mean of {tally.judged} frames: {judged.reason}")
+            if self.rules.doubt is None:
+                judged = with_frames(judged, tally.fakes, tally.judged)
+            return judged, stability
+        if tally.judged:
+            reason = f"judged in {tally.judged} frames only; at least {least} are needed"
+        else:
+            seen = tally.not_judged
+            reason = f"seen in {seen} frame{'s' * (seen > 1)}: {tally.reason}"
+        return Judgement("not_applicable", reason), None
 
     def crops(self, pixels: Pixels) -> list[tuple[Face | None, Pixels | str]]:
         """The faces of a photo or frame, each with its crop as it is scored, or why it is not.
@@ -285,37 +348,17 @@ class Judge:
         )
 
     def _person(
-        self,
-        number: int,
-        moments: Sequence[Moment],
-        logits: Sequence[NDArray[np.float64]],
-        least: int,
+        self, number: int, moments: Sequence[Moment], tally: Tally, least: int
     ) -> PersonVerdict:
-        stability = None
-        if len(logits) >= least:
-            judged, stability = self._judged(np.mean(logits, axis=0))
-            judged = replace(judged, reason=f"mean of {len(logits)} frames: {judged.reason}")
-            scores = [moment.score for moment in moments if moment.score is not None]
-            if self.rules.doubt is None:
-                judged = with_frames(judged, scores, self.bands)
-        elif logits:
-            judged = Judgement(
-                "not_applicable",
-                f"judged in {len(logits)} frames only; at least {least} are needed",
-            )
-        else:
-            seen = len(moments)
-            judged = Judgement(
-                "not_applicable", f"seen in {seen} frame{'s' * (seen > 1)}: {moments[0].reason}"
-            )
+        judged, stability = self.over_frames(tally, least)
         return PersonVerdict(
             number=number,
             answer=judged.answer,
             reason=judged.reason,
             score=judged.score,
             posterior=judged.posterior,
-            judged=len(logits),
-            not_judged=len(moments) - len(logits),
+            judged=tally.judged,
+            not_judged=tally.not_judged,
             stability=stability,
             moments=tuple(moments),
         )
@@ -328,10 +371,10 @@ class Judge:
         )
 
 
-def _kind(looked: Sequence[Seen]) -> str:
+def _kind(looked: Sequence[Seen]) -> FrameKind:
     if not looked:
-        return "without"
-    return "unjudged" if all(isinstance(seen, str) for seen in looked) else "judged"
+        return "without_face"
+    return "not_judged" if all(isinstance(seen, str) for seen in looked) else "judged"
 
 
 def _rounded(box: tuple[float, float, float, float]) -> tuple[float, float, float, float]:

@@ -49,10 +49,10 @@ class Follower:
     """Gives the faces of frame after frame the numbers of their people, from 0."""
 
     def __init__(self) -> None:
-        self._last: list[Face] = []
-        self._looks: list[deque[Look]] = []
-        self._seen: list[int] = []  # when last
-        self._now = 0
+        self._last: dict[int, Face] = {}
+        self._looks: dict[int, deque[Look]] = {}
+        self._seen: dict[int, int] = {}  # when last
+        self._now = self._met = 0
 
     def follow(self, faces: Sequence[Face], looks: Sequence[Look]) -> tuple[int, ...]:
         """The faces of the next frame -> the person of each; no two faces get the same one."""
@@ -60,7 +60,7 @@ class Follower:
         pairs = sorted(
             (self._distance(person, face, look), at, person)
             for at, (face, look) in enumerate(zip(faces, looks, strict=True))
-            for person in range(len(self._last))
+            for person in self._last
         )
         given: dict[int, int] = {}
         taken: set[int] = set()
@@ -71,14 +71,17 @@ class Follower:
                 given[at] = person
                 taken.add(person)
         for at, (face, look) in enumerate(zip(faces, looks, strict=True)):
-            person = given.setdefault(at, len(self._last))
-            if person == len(self._last):
-                self._last.append(face)
-                self._looks.append(deque(maxlen=_REMEMBERED))
-                self._seen.append(self._now)
+            person = given.setdefault(at, self._met)
+            if person == self._met:
+                self._met += 1
+                self._looks[person] = deque(maxlen=_REMEMBERED)
             self._last[person], self._seen[person] = face, self._now
             self._looks[person].append(look)
         return tuple(given[at] for at in range(len(faces)))
+
+    def forget(self, person: int) -> None:
+        """Know somebody no longer; the number is not given again."""
+        del self._last[person], self._looks[person], self._seen[person]
 
     def _distance(self, person: int, face: Face, look: Look) -> float:
         """How far a face is from a person; infinite where they cannot be the same."""

@@ -5,9 +5,10 @@ Pure rules; `judging` applies them. The thresholds are those of `calibration`, f
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Protocol
 
 from bonaface.calibration import OperatingPoint
 from bonaface.errors import ConfigError
@@ -325,58 +326,86 @@ def with_stability(judged: Judgement, stability: Stability | None) -> Judgement:
     )
 
 
-def with_frames(judged: Judgement, frames: Sequence[float], bands: Bands) -> Judgement:
+def with_frames(judged: Judgement, fakes: int, frames: int) -> Judgement:
     """A person who looks fake in part of the frames is not called real.
 
     Args:
         judged: by the mean over the frames.
-        frames: scores of the frames that were judged.
-        bands: at the prevalence asked for.
+        fakes: frames that look fake by themselves.
+        frames: all that were judged.
     """
-    fakes = sum(bands.answer(score) == "fake" for score in frames)
-    if judged.answer != "real" or fakes < max(_FEWEST_FRAMES, _FAKE_SHARE * len(frames)):
+    if judged.answer != "real" or fakes < max(_FEWEST_FRAMES, _FAKE_SHARE * frames):
         return judged
     return Judgement(
         "unsure",
-        f"real by the mean of {len(frames)} frames, but {fakes} of them look fake by themselves",
+        f"real by the mean of {frames} frames, but {fakes} of them look fake by themselves",
         judged.score,
         judged.posterior,
     )
 
 
-def judge_whole(parts: Sequence[FaceVerdict | PersonVerdict], what: str) -> Judgement:
+class Part(Protocol):
+    """A face or a person with an answer."""
+
+    @property
+    def number(self) -> int:
+        """By which the sentence names it."""
+
+    @property
+    def answer(self) -> Answer:
+        """Fake, real, unsure or not_applicable."""
+
+    @property
+    def reason(self) -> str:
+        """One sentence."""
+
+    @property
+    def score(self) -> float | None:
+        """None: not judged."""
+
+    @property
+    def posterior(self) -> float | None:
+        """None: not judged."""
+
+
+def judge_whole(
+    parts: Sequence[Part], what: str, others: Mapping[Answer, int] | None = None
+) -> Judgement:
     """The answer for a picture or clip from those of its faces or people, by `RULE`.
 
     Args:
         parts: at least one.
         what: "face" or "person", for the sentence.
+        others: answers of further parts that only count; none of them is the only one of its kind.
     """
+    more_of = Counter(others or {})
+    total = len(parts) + more_of.total()
     judged = [part for part in parts if part.answer != "not_applicable"]
     many = {"face": "faces", "person": "people"}[what]
     if not judged:
         reasons = list(dict.fromkeys(part.reason for part in parts))
-        more = f" (and {len(parts) - 1} more {many})" if len(parts) > 1 else ""
+        more = f" (and {total - 1} more {many})" if total > 1 else ""
         return Judgement("not_applicable", f"{what} 1: {reasons[0]}{more}")
-    for word in ("fake", "unsure", "real"):
+    words: tuple[Answer, ...] = ("fake", "unsure", "real")
+    for word in words:
         same = [part for part in judged if part.answer == word]
         if same:
             break
     decided = max(same, key=lambda part: part.score or 0.0)
     reason = decided.reason
-    if len(parts) > 1:
-        left = len(parts) - len(judged)
+    if total > 1:
+        n_same = len(same) + more_of[word]
+        n_judged = len(judged) + more_of.total() - more_of["not_applicable"]
+        left = total - n_judged
         unjudged = f", {left} could not be judged" if left else ""
-        who = f"{len(same)} of {len(judged)} {many}" if len(judged) > 1 else f"the 1 {what} judged"
-        verb = "is" if len(same) == 1 else "are"
+        who = f"{n_same} of {n_judged} {many}" if n_judged > 1 else f"the 1 {what} judged"
+        verb = "is" if n_same == 1 else "are"
         reason = f"{who} {verb} {decided.answer}{unjudged}; {what} {decided.number}: {reason}"
     return Judgement(decided.answer, reason, decided.score, decided.posterior)
 
 
 def verdict_schema() -> dict[str, Any]:
     """JSON Schema of what `bonaface detect --json` prints: a list of `Verdict.to_dict`."""
-    from pydantic import TypeAdapter
-
-    schema = TypeAdapter(list[Verdict]).json_schema(mode="serialization")
     described = (
         Bands,
         Stability,
@@ -387,17 +416,22 @@ def verdict_schema() -> dict[str, Any]:
         Provenance,
         Verdict,
     )
+    return schema_of(list[Verdict], "bonaface detect --json", described)
+
+
+def schema_of(what: Any, title: str, described: Sequence[type]) -> dict[str, Any]:
+    """JSON Schema of a type, with the docstrings of the dataclasses in it as descriptions."""
+    from pydantic import TypeAdapter
+
+    schema = TypeAdapter(what).json_schema(mode="serialization")
     for found in described:
-        part = schema["$defs"][found.__name__]
+        part = schema if found is what else schema["$defs"][found.__name__]
         lines = (found.__doc__ or "").splitlines()
         part["description"] = lines[0]
         for name, text in _attributes(lines).items():
             part["properties"][name]["description"] = text
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "bonaface detect --json",
-        **schema,
-    }
+    schema["title"] = title
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": title, **schema}
 
 
 def _attributes(lines: Sequence[str]) -> dict[str, str]:

@@ -107,10 +107,10 @@ class Clip:
 def is_video(source: Path | bytes) -> bool:
     """Whether the content is a clip in one of `CONTAINERS`; False for what cannot be opened."""
     if isinstance(source, bytes | bytearray | memoryview):
-        return _container(bytes(source[:_HEAD])) is not None
+        return container_of(bytes(source[:_HEAD])) is not None
     try:
         with _opened(source, None) as file:
-            return _container(file.read(_HEAD)) is not None
+            return container_of(file.read(_HEAD)) is not None
     except (ImageError, OSError):
         return False
 
@@ -135,7 +135,7 @@ def read_frames(source: Path | bytes, count: int, limits: VideoLimits = DEFAULT_
         file = _opened(source, name)
     reader = _Reader(file, name, limits)
     try:
-        with _quiet():
+        with quiet():
             return Frames(reader, count)
     except OSError as error:
         reader.close()
@@ -216,7 +216,7 @@ class Frames(Iterator[Frame]):
         try:
             last, pixels = 0, None
             for number, beyond in pairwise(bounds):
-                with _quiet():
+                with quiet():
                     pixels = reader.read(number, beyond)
                 if pixels is None:
                     self.missed += 1
@@ -253,7 +253,7 @@ class _Reader:
         size = self._file.seek(0, os.SEEK_END)
         self._file.seek(0)
         head = self._file.read(_HEAD)
-        container = _container(head)
+        container = container_of(head)
         if container is None:
             no = f"not a video; expected {', '.join(CONTAINERS)}" if head else "empty file"
             raise ImageError(no, self._name)
@@ -312,7 +312,7 @@ class _Reader:
         """Go back to before the first frame."""
         if self._capture is not None:
             self._capture.release()
-        _hush()
+        hush()
         self.at, self._ended, self._delay = -1, False, None if self._late else 0.0
         handle = self._file.fileno()
         os.lseek(handle, 0, os.SEEK_SET)  # macOS lets the number share its place in the file
@@ -457,7 +457,8 @@ def _without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # a pipe would wait for a writer
 
 
-def _container(head: bytes) -> str | None:
+def container_of(head: bytes) -> str | None:
+    """Which of `CONTAINERS` a file is whose first bytes these are."""
     kind, size = head[4:8], int.from_bytes(head[:4], "big")
     if kind == b"ftyp" and 16 <= size <= 4096:
         others = {head[at : at + 4] for at in range(16, min(size, len(head)), 4)}
@@ -494,7 +495,7 @@ def _cut_short(file: IO[bytes], head: bytes, container: str, size: int) -> bool:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """OpenCV logs nothing: of a broken clip an error or a note tells."""
     with _LOCK:
         _LEVELS.append(cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT))
@@ -510,7 +511,7 @@ def _quiet() -> Iterator[None]:
 
 
 @lru_cache(maxsize=1)
-def _hush() -> None:
+def hush() -> None:
     """FFmpeg logs nothing; OpenCV asks for that once in a process, when it opens a first clip."""
     name = "OPENCV_FFMPEG_LOGLEVEL"
     if name not in os.environ and "OPENCV_FFMPEG_DEBUG" not in os.environ:
