@@ -13,7 +13,7 @@ help:
 	@echo "make check  lint, types and tests"
 	@echo "make setup  everything for development, in $(VENV)"
 	@echo "make bench  measure speed and memory on this machine"
-	@echo "make schema write docs/verdict.schema.json anew"
+	@echo "make schema write docs/verdict.schema.json and docs/follow.schema.json anew"
 	@echo "make clean  remove what the other targets made, but not $(VENV)"
 
 # The first of PYTHON that runs and is new enough.
@@ -59,6 +59,8 @@ bench: $(VENV)/.dev
 schema: $(VENV)/.dev
 	$(BIN)/python -c 'import json; from bonaface.verdict import verdict_schema; \
 	  print(json.dumps(verdict_schema(), indent=2))' > docs/verdict.schema.json
+	$(BIN)/python -c 'import json; from bonaface.following import follow_schema; \
+	  print(json.dumps(follow_schema(), indent=2))' > docs/follow.schema.json
 
 clean:
 	rm -rf demo-run build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

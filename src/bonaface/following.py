@@ -38,6 +38,9 @@ class StreamCount:
         not_judged: of those judged, frames with faces of which none could be judged.
         broken: stretches that could not be decoded, or over which the stream's clock jumped.
         unread: bytes of a growing file that are there and were not read yet; None of a pipe.
+        behind: for how many seconds more has been there than could be decoded: the stream comes
+            faster than this machine decodes, or a backlog is worked off; 0: it keeps up. At the
+            end, the largest that was.
     """
 
     seen: int
@@ -48,6 +51,7 @@ class StreamCount:
     not_judged: int
     broken: int
     unread: int | None
+    behind: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,6 +319,7 @@ class Following(Iterator[Update]):
                 not_judged=self._kinds["not_judged"],
                 broken=flow.broken,
                 unread=flow.unread,
+                behind=flow.most_behind if event == "end" else flow.behind,
             ),
             people=people,
             left=left,

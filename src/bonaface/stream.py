@@ -44,6 +44,7 @@ _KEPT: Final = 4  # frames that may wait: pipes bring them in bursts
 _PATIENCE: Final = 1000  # failures in a row after which a stream is over; at its end they cost 1 ms
 _CALM: Final = 25  # good frames in a row that end a broken stretch
 _JUMP: Final = 1.0  # seconds
+_BEHIND: Final = 1.0  # seconds
 _OPTIONS: Final = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
 _OPENING: Final = threading.Lock()
 
@@ -66,6 +67,9 @@ class Flow:
         waiting: of these, still to be had.
         broken: stretches that could not be decoded, or over which the stream's clock jumped.
         unread: bytes of a file that lie there and were not read yet; None of a pipe.
+        behind: seconds since the source last had nothing more for us; 0.0 where that was within
+            the last second. Above, decoding does not keep up, or a backlog is worked off.
+        most_behind: the largest that was.
     """
 
     seen: int
@@ -73,6 +77,8 @@ class Flow:
     waiting: int
     broken: int
     unread: int | None
+    behind: float
+    most_behind: float
 
 
 class Stream:
@@ -114,6 +120,7 @@ class Stream:
         self._seen = self._dropped = self._broken = 0
         self._calm, self._clock, self._step = _CALM, 0.0, 0.0
         self._why: str | None = None
+        self._caught_up, self._most_behind = time.monotonic(), 0.0
         self.ended: str | None = None
         self._carrier = threading.Thread(target=self._carry, name="carry", daemon=True)
         self._carrier.start()
@@ -153,8 +160,17 @@ class Stream:
         unread = None
         if self._grows and not self._stop.is_set():
             unread = max(0, os.fstat(self._handle).st_size - os.lseek(self._handle, 0, os.SEEK_CUR))
+        behind = self._behind() if self._why is None else 0.0
         with self._changed:
-            return Flow(self._seen, self._dropped, len(self._frames), self._broken, unread)
+            return Flow(
+                self._seen,
+                self._dropped,
+                len(self._frames),
+                self._broken,
+                unread,
+                behind,
+                self._most_behind,
+            )
 
     # -- bytes --
 
@@ -198,6 +214,7 @@ class Stream:
                 begun = True
                 yield piece
                 last = time.monotonic()
+                self._most_behind = max(self._most_behind, self._behind())
             elif piece is None:
                 self._why = "the pipe was closed"
                 return
@@ -211,17 +228,25 @@ class Stream:
         if self._grows:
             piece = os.read(self._handle, _PIECE)
             if not piece:
+                self._caught_up = time.monotonic()
                 self._stop.wait(_PULSE)
             return piece
         poll = select.poll()
         poll.register(self._handle, select.POLLIN)
-        if not poll.poll(1000 * _PULSE):
-            return b""
+        if not poll.poll(0):
+            there = poll.poll(1000 * _PULSE)
+            self._caught_up = time.monotonic()
+            if not there:
+                return b""
         piece = os.read(self._handle, _PIECE)
         if piece or begun or not self._named:
             return piece or None
         self._stop.wait(_PULSE)  # a named pipe that nobody has opened to write
         return b""
+
+    def _behind(self) -> float:
+        seconds = time.monotonic() - self._caught_up
+        return round(seconds, 1) if seconds >= _BEHIND else 0.0
 
     # -- frames --
 

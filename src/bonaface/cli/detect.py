@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bonaface.cli._follow import STYLES, summarise, watch
 from bonaface.cli._inputs import Input, collect
 from bonaface.cli._shared import printable
 from bonaface.errors import ConfigError
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from bonaface.detector import Detector
     from bonaface.verdict import FaceVerdict, PersonVerdict, Verdict
 
-_STYLES = {"fake": "bold red", "real": "green", "unsure": "yellow", "not_applicable": "dim"}
 _MEANING = (
     "The score is the calibrated probability that a face is fake, given as many fakes as reals. "
     "It is evidence, not proof: on forgeries unlike those it was trained on, a detector may be "
@@ -59,13 +59,31 @@ def detect(
     prevalence: Annotated[
         float, typer.Option(help="Share of fakes among what reaches you, such as 0.01.")
     ] = 0.5,
-    frames: Annotated[int, typer.Option(help="Of a clip, how many to look at.")] = 64,
+    frames: Annotated[
+        int,
+        typer.Option(help="Of a clip, how many to look at; with --follow, how many count."),
+    ] = 64,
     finder: Annotated[
         Path | None, typer.Option(help="A YuNet .onnx file, to find faces with.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list instead.")] = False,
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="Print a JSON list instead; with --follow, a line an update."),
+    ] = False,
     annotate: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Draw boxes and timelines into DIR.")
+    ] = None,
+    follow: Annotated[
+        bool,
+        typer.Option(
+            "--follow", help="INPUT is one video that does not end: a growing file, a pipe, or -."
+        ),
+    ] = False,
+    idle: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS", help="With --follow, end after so long without a byte (file: 10)."
+        ),
     ] = None,
 ) -> None:
     """Judge the faces of photos and clips: fake, real or unsure, with the score and the reason.
@@ -74,6 +92,12 @@ def detect(
     """
     if faces not in ("auto", "none"):
         raise ConfigError(f"expected --faces auto or none, got {faces!r}; choose one of them")
+    if follow:
+        wishes = {"faces": faces, "stability": stability, "prevalence": prevalence}
+        _follow(inputs, model, finder, annotate, as_json, wishes | {"frames": frames, "idle": idle})
+        return
+    if idle is not None:
+        raise ConfigError("expected --idle with --follow, got it alone; leave it out")
     given = collect(inputs)
 
     from bonaface.detector import load_detector
@@ -99,6 +123,30 @@ def detect(
     if stopped:
         raise typer.Exit(_INTERRUPTED)
     if not all(verdict.readable for verdict in verdicts):
+        raise typer.Exit(_SOME_UNREADABLE)
+
+
+def _follow(
+    inputs: Sequence[str],
+    model: Path,
+    finder: Path | None,
+    annotate: Path | None,
+    as_json: bool,
+    wishes: dict[str, Any],
+) -> None:
+    if len(inputs) != 1 or annotate is not None:
+        got = "--annotate" if annotate is not None else f"{len(inputs)} inputs"
+        raise ConfigError(f"expected one input with --follow, got {got}; name one file, pipe or -")
+
+    from bonaface.detector import load_detector
+
+    with load_detector(model, finder=finder).follow(inputs[0], **wishes) as following:
+        last, stopped = watch(following, as_json)
+    typer.echo(_MEANING, err=True)
+    summarise(last)
+    if stopped:
+        raise typer.Exit(_INTERRUPTED)
+    if not last.frames.seen:
         raise typer.Exit(_SOME_UNREADABLE)
 
 
@@ -201,7 +249,7 @@ def _table(verdicts: Sequence[Verdict]) -> Table:
     table.add_column("reason", ratio=1)
 
     def add(name: Text, one: Verdict | FaceVerdict | PersonVerdict, reason: Text) -> None:
-        cells: list[Any] = [name, Text(one.answer, _STYLES[one.answer]), _number(one.score)]
+        cells: list[Any] = [name, Text(one.answer, STYLES[one.answer]), _number(one.score)]
         if moved:
             cells.append("-" if one.posterior is None else f"{one.posterior:.2g}")
         if ranges:
@@ -275,7 +323,7 @@ def _range(stability: Any) -> str:
 def _parts(verdict: Verdict) -> str:
     parts = _of(verdict)
     counts: Counter[str] = Counter(part.answer for part in parts)
-    said = ", ".join(f"{counts[word]} {word}" for word in _STYLES if counts[word])
+    said = ", ".join(f"{counts[word]} {word}" for word in STYLES if counts[word])
     one, many = ("person", "people") if verdict.kind == "video" else ("face", "faces")
     return f"{len(parts)} {one if len(parts) == 1 else many}" + (f": {said}" if said else "")
 
@@ -313,7 +361,7 @@ def _summarise(verdicts: Sequence[Verdict], asked: int, card: Card) -> None:
         typer.echo(f"The detector {printable(card.name)}: {printable(card.terms)}", err=True)
     if asked > 1:
         counts: Counter[str] = Counter(verdict.answer for verdict in verdicts)
-        said = ", ".join(f"{counts[word]} {word}" for word in _STYLES if counts[word])
+        said = ", ".join(f"{counts[word]} {word}" for word in STYLES if counts[word])
         done = f"{len(verdicts)} of {asked}" if len(verdicts) < asked else str(asked)
         typer.echo(f"{done} judged: {said}" if said else f"{done} judged", err=True)
     without = sum(bool(one.provenance and one.provenance.state == "absent") for one in verdicts)
