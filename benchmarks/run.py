@@ -14,6 +14,7 @@ from rich.console import Console
 import auditing
 import decoding
 import detector_speed
+import following
 import memory_use
 import photos
 import startup
@@ -34,6 +35,7 @@ DEFAULT: dict[str, Part] = {
     "memory": (memory_use.measure, {}),
     "audit": (auditing.measure, {}),
     "stress": (stressing.measure, {}),
+    "following": (following.measure, {}),
 }
 QUICK: dict[str, Part] = {
     "start-up": (startup.measure, {"rounds": 3}),
@@ -44,6 +46,7 @@ QUICK: dict[str, Part] = {
     "memory": (memory_use.measure, {"many": 10_000}),
     "audit": (auditing.measure, {"few": 500, "many": 2_000}),
     "stress": (stressing.measure, {"count": 20, "corruptions": ("jpeg", "rescale")}),
+    "following": (following.measure, {"seconds": 4, "rounds": 2}),
 }
 _SLOW = {"model": "resnet50v2", "size": 160, "steps": 8, "rounds": 3}
 FULL: dict[str, Part] = DEFAULT | {

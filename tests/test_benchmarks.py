@@ -62,6 +62,13 @@ def test_photos(load: Callable[[str], Any], tmp_path: Path) -> None:
     assert all(len(row.values) == 2 for row in rows)
 
 
+def test_following(load: Callable[[str], Any], tmp_path: Path) -> None:
+    rows = load("following").measure(tmp_path, seconds=1, rounds=1)
+    found = check(rows)
+    assert 0 <= found["frames dropped, of 25 a second"].values[0] < 100
+    assert found["lag, p95"].values[0] >= found["lag, p50"].values[0]
+
+
 def test_training_rate(load: Callable[[str], Any], tmp_path: Path) -> None:
     part = load("training_rate")
     rows = part.measure(tmp_path, size=32, batch_size=4, steps=3, rounds=2, source=48)

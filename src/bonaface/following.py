@@ -196,7 +196,7 @@ class Following(Iterator[Update]):
         least = min(FEWEST_FRAMES, self._judged)
         people = tuple(self._person(known, least) for known in self._known.values())
         told = [_by_whole(one) for one in (*people, *self._told.values())]
-        others = self._gone - Counter(self._told)
+        others = self._gone - Counter(list(self._told))
         if told:
             found = judge_whole(told, "person", others)
         elif self._judged:
