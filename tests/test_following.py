@@ -168,6 +168,22 @@ class Strangers:
         self.forgotten += 1
 
 
+def test_who_was_just_judged_is_here_however_slow_that_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = SimpleNamespace(now=100.0)
+    monkeypatch.setattr(follows.time, "monotonic", lambda: clock.now)
+
+    def logits(crops: Sequence[np.ndarray]) -> np.ndarray:
+        clock.now += 7
+        return np.array([4.0] * len(crops))
+
+    stream: Any = Drawn([photo((WHITE, 200)).pixels] * 4)
+    following = Following(Judge(logits, lambda: Squares(WHITE), RULES), stream, ("m", "1"))
+    last = list(following)[-1]
+    assert (last.answer, last.people[0].here, last.lag) == ("fake", True, 7.0)
+
+
 def test_a_crowd_of_passers_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(follows, "_MOST", 5)
     monkeypatch.setattr(follows, "Follower", Strangers)

@@ -70,7 +70,7 @@ class FollowedPerson:
         first_seen: by the stream's clock, in seconds.
         last_seen: by the stream's clock, in seconds.
         last_fake: when the answer by the last frames was fake last; None: never.
-        here: seen within the last two seconds.
+        here: seen within two seconds before the newest frame that was judged.
     """
 
     number: int
@@ -165,6 +165,7 @@ class Following(Iterator[Update]):
         self._gone: Counter[Answer] = Counter()
         self._told: dict[Answer, FollowedPerson] = {}  # of those gone, the highest score by answer
         self._seconds: float | None = None
+        self._newest = 0.0  # when the newest frame that was judged came
         self._lags = self._most_lag = 0.0
 
     def __enter__(self) -> Self:
@@ -214,7 +215,7 @@ class Following(Iterator[Update]):
 
     def _look(self, arrived: Arrived) -> None:
         frame = arrived.frame
-        self._seconds = round(frame.seconds, 3)
+        self._seconds, self._newest = round(frame.seconds, 3), arrived.at
         kind, looked = self._judge.frame(frame, self._follower)
         self._kinds[kind] += 1
         for person, _, seen in looked:
@@ -230,14 +231,13 @@ class Following(Iterator[Update]):
 
     def _forget(self) -> tuple[FollowedPerson, ...]:
         """Let go of those who were not seen for long, or for longest where they are too many."""
-        newest = max((known.at for known in self._known.values()), default=0.0)
         absent = sorted(
-            (known.at, person) for person, known in self._known.items() if known.at < newest
+            (known.at, person) for person, known in self._known.items() if known.at < self._newest
         )
         surplus = max(0, len(absent) - _MOST)
-        now, left = time.monotonic(), []
+        left = []
         for place, (at, person) in enumerate(absent):
-            if place < surplus or now - at > _GONE:
+            if place < surplus or self._newest - at > _GONE:
                 left.append(self._person(self._known.pop(person)))
                 self._follower.forget(person)
         for one in left:
@@ -250,7 +250,7 @@ class Following(Iterator[Update]):
     # -- the words --
 
     def _person(self, known: _Known, least: int = FEWEST_FRAMES) -> FollowedPerson:
-        here = time.monotonic() - known.at < _HERE
+        here = self._newest - known.at < _HERE
         if known.told is not None and least == FEWEST_FRAMES:
             return replace(known.told, here=here)
         whole, _ = self._judge.over_frames(known.tally, least)
