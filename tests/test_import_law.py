@@ -14,8 +14,8 @@ import bonaface
 ROWS = (
     "errors files",
     "config layouts samples heif images video stream faces crops people preprocess signals "
-    "corruptions forge drawn augment scores metrics fairness calibration provenance verdict cropping "
-    "forging mixing splitting importing framing facts copies probes audit equalising",
+    "corruptions forge drawn augment scores metrics fairness calibration provenance verdict "
+    "cropping forging mixing splitting importing framing facts copies probes audit equalising",
     "onnxfile bundle runtimes judging following detector batches models freezing history "
     "checkpoints hardening training tuning",
     "evaluate paper annotate compare attacks stress explain export bench scan reproduce report",

@@ -122,7 +122,8 @@ def test_standard_input_and_ctrl_c_give_the_summary(model: Path) -> None:
     first = json.loads(process.stdout.readline())
     assert first["event"] in ("frame", "waiting")
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=SOON)
+    process.wait(SOON)  # before `communicate` closes the pipe
+    out, err = process.communicate()
     last = json.loads(out.splitlines()[-1])
     assert process.returncode == 130
     assert (last["event"], last["ended"]) == ("end", "stopped")
