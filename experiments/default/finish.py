@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bonaface.bundle import finish_bundle, load_bundle
+from bonaface.bundle import SCHEMA_VERSION, finish_bundle, load_bundle
 from bonaface.files import atomic_folder
 
 NAME = "bonaface-default-1"
@@ -30,7 +30,9 @@ def main(run: Path, out: Path) -> None:
         stress = run / "stress" / folder.name / "stress.json"
         if stress.is_file():
             tests[folder.name] |= deliveries(json.loads(stress.read_text()))
-    card = source.card.model_copy(update={"name": NAME, "terms": TERMS, "tests": tests})
+    card = source.card.model_copy(
+        update={"schema_version": SCHEMA_VERSION, "name": NAME, "terms": TERMS, "tests": tests}
+    )
     shutil.rmtree(out, ignore_errors=True)
     with atomic_folder(out) as folder:
         shutil.copy(source.model, folder)
