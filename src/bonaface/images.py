@@ -35,6 +35,7 @@ __all__ = [
     "Image",
     "ImageLimits",
     "as_image",
+    "read_file",
     "read_image",
 ]
 
@@ -128,7 +129,7 @@ def read_image(source: Path | bytes, limits: ImageLimits = DEFAULT_LIMITS) -> Im
     if isinstance(source, bytes | bytearray | memoryview):
         return _decode(bytes(source), limits, None)
     name = os.fsencode(source).decode("utf-8", "backslashreplace")
-    return _decode(_read_file(source, limits, name), limits, name)
+    return _decode(read_file(source, limits), limits, name)
 
 
 def as_image(picture: PIL.Image.Image | np.ndarray, limits: ImageLimits = DEFAULT_LIMITS) -> Image:
@@ -173,7 +174,13 @@ def _from_array(array: Any, limits: ImageLimits, notes: list[str]) -> np.ndarray
     return np.array(_to_rgb(PIL.Image.fromarray(np.ascontiguousarray(plane)), notes))
 
 
-def _read_file(path: Path, limits: ImageLimits, name: str) -> bytes:
+def read_file(path: Path, limits: ImageLimits = DEFAULT_LIMITS) -> bytes:
+    """The bytes of one regular file, which need not be an image.
+
+    Raises:
+        ImageError: with the reason: no such file, larger than the limit, no permission, ...
+    """
+    name = os.fsencode(path).decode("utf-8", "backslashreplace")
     try:
         # O_NONBLOCK: opening a pipe must not wait for a writer.
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _binary())
