@@ -27,6 +27,7 @@ from bonaface.cli import (
     export,
     models,
     reproduce,
+    scan,
     serve,
     stress,
     train,
@@ -123,6 +124,7 @@ app.command()(stress.stress)
 app.command()(explain.explain)
 app.command()(export.export)
 app.command()(bench.bench)
+app.command()(scan.scan)
 app.command()(serve.serve)
 app.command()(models.models)
 app.command()(doctor.doctor)

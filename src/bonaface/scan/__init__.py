@@ -214,6 +214,7 @@ def _manifest(
             "version": bundle.card.versions.get("bonaface", "unknown"),
             "sha256": bundle.model_sha256,
         },
+        "prevalence": job.wishes.prevalence,
         "bands": asdict(bands),
         "faces": job.wishes.faces,
         "stability": job.wishes.stability,
