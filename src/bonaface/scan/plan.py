@@ -25,12 +25,9 @@ from bonaface.scan.sources import Item
 Progress = Callable[[int, int], None]
 
 _TOGETHER: Final = 1024  # rows of the table in memory at a time
-_EVERY: Final = (
-    "SELECT number, folder, name, at, kind, size, member, reason, first, "
-    "(SELECT sha256 FROM firsts WHERE firsts.number = items.first) FROM items ORDER BY number"
-)
 _NEXT: Final = (
-    "SELECT number, folder, name, at, kind, size, member, reason FROM items "
+    "SELECT number, folder, name, at, kind, size, member, reason, first, "
+    "(SELECT sha256 FROM firsts WHERE firsts.number = items.first) FROM items "
     "WHERE number > ? ORDER BY number LIMIT ?"
 )
 _SORT: Final = (
@@ -77,17 +74,18 @@ class Plan:
 
     def chunks(self) -> Iterator[Chunk]:
         """All chunks in order of folder, then name; each item is in exactly one."""
-        with closing(self._db.cursor()) as rows:
-            rows.execute(_EVERY)
-            for number in range(-(-self.count // self._chunk)):
-                items, copies = [], {}
-                for row in rows.fetchmany(self._chunk):
-                    at, item, first, digest = row[0], _item(row[1:8]), row[8], row[9]
-                    if first is None:
-                        items.append((at, item))
-                    else:
-                        copies[at] = (first, digest.hex(), item.path)
-                yield Chunk(number, number * self._chunk + 1, tuple(items), copies)
+        for number in range(-(-self.count // self._chunk)):
+            items, copies = [], {}
+            for row in self._next(number * self._chunk, self._chunk):
+                at, item, first, digest = row[0], _item(row[1:8]), row[8], row[9]
+                if first is None:
+                    items.append((at, item))
+                else:
+                    copies[at] = (first, digest.hex(), item.path)
+            yield Chunk(number, number * self._chunk + 1, tuple(items), copies)
+
+    def _next(self, after: int, count: int) -> list[tuple[Any, ...]]:
+        return self._db.execute(_NEXT, (after, count)).fetchall()
 
     def copied(self, chunk: Chunk) -> set[int]:
         """Numbers of the items of a chunk that others are copies of."""
@@ -123,8 +121,7 @@ class Plan:
                 return one[0], None
 
         while done < total:
-            found = self._db.execute(_NEXT, (done, _TOGETHER)).fetchall()
-            todo = [(row[0], _item(row[1:])) for row in found]
+            todo = [(row[0], _item(row[1:8])) for row in self._next(done, _TOGETHER)]
             plain = all(item.kind == "file" for _, item in todo)  # may be read side by side
             digests = ahead(todo, digest) if plain else map(digest, todo)
             with self._db:
