@@ -197,3 +197,11 @@ def test_stressing(load: Callable[[str], Any], tmp_path: Path) -> None:
     rows = check(load("stressing").measure(tmp_path, count=4, size=32, corruptions=("jpeg",)))
     assert [row.unit for row in rows.values()] == ["s", "s"]
     assert "scored 13 times as they are" in rows
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").is_file(), reason="only Linux tells")
+def test_scanning(load: Callable[[str], Any], tmp_path: Path) -> None:
+    rows = check(load("scanning").measure(tmp_path, few=8, many=12, kills=1, rounds=1, size=32))
+    assert rows["scan, 1 workers"].goal == "0.85 or more"
+    assert rows["peak of all processes, 8 pictures"].values[0] > 50
+    assert rows["rows that differ after 1 kills, 12 pictures"].values == (0.0,)

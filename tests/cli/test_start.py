@@ -21,7 +21,7 @@ from bonaface.errors import MissingExtraError
 
 COMMANDS = (
     *("detect", "data", "train", "evaluate", "audit"),
-    *("compare", "explain", "models", "doctor", "demo", "serve"),
+    *("compare", "explain", "models", "doctor", "demo", "scan", "serve"),
 )
 HEAVY = ("torch", "numpy", "onnxruntime", "cv2", "PIL", "scipy", "sklearn")
 
@@ -63,7 +63,7 @@ def test_help_lists_the_commands_and_loads_nothing_heavy() -> None:
 
 
 def test_help_of_a_command_loads_nothing_heavy() -> None:
-    for command in ("train", "detect", "explain", "demo", "serve"):
+    for command in ("train", "detect", "explain", "demo", "scan", "serve"):
         assert not loaded(command, "--help") & set(HEAVY)
 
 
