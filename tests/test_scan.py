@@ -250,7 +250,9 @@ def test_a_scan_is_one_table_in_order(
         len(inside),
         sum(row["picture"] == "fake" for row in inside),
     )
+    (tmp_path / "out.parquet.scan").mkdir()  # as if killed before it was removed
     again = scan([str(root)], tmp_path / "bundle", out, faces="none", chunk=16)
+    assert not (tmp_path / "out.parquet.scan").exists()
     assert again.judged == 0
     assert again.summary == found.summary
     assert len(engines) == 1

@@ -129,22 +129,26 @@ def scan(
     if workers is not None and workers < 1:
         raise ConfigError(f"expected at least 1 process, got {workers}; ask for more")
     work = Work(out)
-    if out.exists():
-        check_same(read_note(out), asked, out)
-        return Scan(out, summarise(out), 0, 0.0, 0)
-    with work.held():
-        work.begin(asked, lambda path: write_plan(path, _items(sources, column, out), watch.found))
-        plan = Plan(work.plan_file, chunk)
-        try:
-            if dedupe:
-                plan.find_copies(Reader(column), watch.hashed)
-            made = _engine(engine, job, workers, bundle)
-            judged, seconds = _judge(work, plan, made, watch)
-            watch.joining()
-            work.finish(plan, asked)
-        finally:
-            plan.close()
-    return Scan(out, summarise(out), judged, seconds, made.replaced)
+    if not out.exists():
+        with work.held():
+            work.begin(
+                asked, lambda path: write_plan(path, _items(sources, column, out), watch.found)
+            )
+            plan = Plan(work.plan_file, chunk)
+            try:
+                if dedupe:
+                    plan.find_copies(Reader(column), watch.hashed)
+                made = _engine(engine, job, workers, bundle)
+                judged, seconds = _judge(work, plan, made, watch)
+                watch.joining()
+                work.finish(plan, asked)
+            finally:
+                plan.close()
+        work.clear()
+        return Scan(out, summarise(out), judged, seconds, made.replaced)
+    check_same(read_note(out), asked, out)
+    work.clear()  # an earlier call may have been killed just before
+    return Scan(out, summarise(out), 0, 0.0, 0)
 
 
 def _judge(work: Work, plan: Plan, engine: _Engine, watch: ScanWatch) -> tuple[int, float]:

@@ -68,8 +68,10 @@ class Work:
             yield
         finally:
             lock.release()
-            if self.out.exists():  # finished: the parts are in it
-                shutil.rmtree(self.folder, ignore_errors=True)
+
+    def clear(self) -> None:
+        """Remove the folder of a scan that is finished: the parts are in its file."""
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def begin(self, asked: Mapping[str, Any], write_plan: Callable[[Path], None]) -> None:
         """Make manifest and plan, or check that those of an earlier call are for the same scan.
@@ -111,12 +113,14 @@ class Work:
         """Join the parts, with the rows of copies, to the file that was asked for."""
         self._put_aside(plan)
         schema = SCHEMA.with_metadata({_KEY: json.dumps(dict(note))})
+        whole = self.folder / "whole.parquet"  # here, so that what a kill leaves is removed
         with (
-            atomic_path(self.out) as temporary,
+            atomic_path(whole) as temporary,
             pq.ParquetWriter(temporary, schema, compression="zstd") as writer,
         ):
             for table in _grouped(self._joined(chunk, plan) for chunk in plan.chunks()):
                 writer.write_table(table.replace_schema_metadata(schema.metadata))
+        whole.replace(self.out)
 
     def _part(self, number: int) -> Path:
         return self.folder / f"part-{number:08d}.parquet"
