@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from bonaface.judging import Wishes
 from bonaface.scan import ScanWatch, scan
+from bonaface.scan.rows import TIMINGS, Job, Scanner
+from bonaface.scan.sources import Item, find_items
 from scanning import read, write_pictures
 
 ray = pytest.importorskip("ray")
@@ -22,13 +28,42 @@ def cluster() -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     wishes = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
-    found = Cluster(initialize_head=True, head_node_args=wishes)
+    try:
+        found = Cluster(initialize_head=True, head_node_args=wishes)
+    except Exception as error:  # its processes have 15 seconds to come up
+        ray.shutdown()
+        pytest.skip(f"Ray does not start here: {error}")
     try:
         ray.init(address=found.address, log_to_driver=False)
         yield found
     finally:
         ray.shutdown()
         found.shutdown()
+
+
+def test_an_actor_gives_the_rows_of_a_chunk(
+    make_bundle: Callable[..., Path], tmp_path: Path
+) -> None:
+    from bonaface.scan.onray import _Actor
+
+    root = write_pictures(tmp_path / "in", 10)
+    odd = Item("file", str(tmp_path / "\udc80.png"))  # a name that is no UTF-8
+    items = [*find_items(str(root)), odd]
+    job = Job(make_bundle(), Wishes("none"))
+    batch = {
+        "number": np.array([3]),
+        "items": np.array([json.dumps([asdict(item) for item in items])]),
+    }
+    found = _Actor(job)(batch)
+    assert found["number"] == [3]
+    scanner = Scanner(job)
+    for rows, item in zip(json.loads(found["rows"][0]), items, strict=True):
+        expected = scanner.rows(item)
+        assert [without(row) for row in rows] == [without(row) for row in expected]
+
+
+def without(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name not in TIMINGS}
 
 
 def test_a_lost_node_loses_no_row(
