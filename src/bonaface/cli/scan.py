@@ -34,8 +34,10 @@ def scan(
         ),
     ],
     *,
-    model: Annotated[Path, typer.Option(help="Bundle: the --out folder of `bonaface train`.")],
     out: Annotated[Path, typer.Option(metavar="FILE.parquet", help="File to write.")],
+    model: Annotated[
+        Path, typer.Option(help="Bundle: the --out folder of `bonaface train` [the one shipped].")
+    ] = Path("default"),
     faces: Annotated[
         str,
         typer.Option(metavar="auto|none", help="Find faces, or take each picture for a crop."),
