@@ -89,6 +89,10 @@ class CenterFace:
         options.intra_op_num_threads = threads or 0
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
+        # Every picture has another size. ONNX Runtime would keep memory and a plan for each: one of
+        # 18 megapixels took 700 MB for good, where giving it back costs it a fifth of its time.
+        options.enable_cpu_mem_arena = False
+        options.enable_mem_pattern = False
         weights = resources.files("bonaface").joinpath("weights", "centerface.onnx")
         self._session = ort.InferenceSession(
             weights.read_bytes(), options, providers=["CPUExecutionProvider"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
@@ -22,6 +23,7 @@ from bonaface.service import clips, documents, pages, photos
 from bonaface.service.core import Core
 from bonaface.service.gate import Door, Record
 from bonaface.service.jobs import Jobs, folder_in_memory
+from bonaface.service.memory import trim_for_ever
 from bonaface.service.problems import Problem, ProblemResponse, context
 from bonaface.service.settings import Settings
 from bonaface.service.telemetry import Metrics
@@ -47,7 +49,9 @@ def create_app(detector: Detector, settings: Settings) -> FastAPI:
             app.state.core = core
             app.state.clips = clips.Clips(core, Jobs(folder, settings.job_seconds))
             await run_in_threadpool(core.warm)
+            trimming = asyncio.create_task(trim_for_ever())
             yield
+            trimming.cancel()
             await app.state.clips.close()
             await run_in_threadpool(core.close)
 
