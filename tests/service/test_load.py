@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ import httpx2
 import numpy as np
 import pytest
 
+from bonaface.service.keys import hash_of
 from bonaface.service.problems import Problem
-from bonaface.service.work import Batcher, Places
+from bonaface.service.work import Batcher, Places, Room
 from serving import Held, Server, photo
 
 Live = Callable[..., Any]
@@ -96,26 +98,94 @@ def test_the_end_finishes_what_was_accepted(live: Live) -> None:
         assert accepted.result().status_code == 200
 
 
-def test_places_are_given_back_whatever_happens() -> None:
-    places = Places(2, 100, 1, lambda *_: None)
+def half_sent(address: tuple[str, int]) -> socket.socket:
+    """A line on which the first half of a request's body has gone out."""
+    line = socket.create_connection(address, timeout=30)
+    head = f"POST /v1/detect HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(photo())}\r\n\r\n"
+    line.sendall(head.encode() + photo()[: len(photo()) // 2])
+    return line
 
-    def take(length: int, *sizes: int, fail: bool = False) -> None:
-        with places.one(length) as grow:
+
+def test_slow_senders_keep_nobody_from_being_judged(live: Live) -> None:
+    address = live(max_requests=1, stall_seconds=20, body_seconds=20)
+    places = live.core().places
+    with ExitStack() as stack:
+        slow = [stack.enter_context(half_sent(address)) for _ in range(3)]
+        until(lambda: places.arriving == 3)
+        assert places.taken == 0
+        assert places.held == 3 * (len(photo()) // 2)  # not what their headers promise
+        assert post(address).status_code == 200
+        slow[0].sendall(photo()[len(photo()) // 2 :])
+        assert b" 200 " in slow[0].recv(65536).split(b"\r\n")[0]
+    until(lambda: places.arriving == places.taken == places.held == 0)
+
+
+def test_bodies_that_are_coming_are_bounded_too(live: Live) -> None:
+    address = live(max_arriving=2, stall_seconds=20, body_seconds=20)
+    with ExitStack() as stack:
+        for _ in range(2):
+            stack.enter_context(half_sent(address))
+        until(lambda: live.core().places.arriving == 2)
+        assert post(address).status_code == 503
+
+
+def test_one_client_gets_a_part_of_the_places(live: Live) -> None:
+    finder = Held()
+    keys = {hash_of(name): name for name in ("desk", "lab")}
+    address = live(finder, max_client_requests=1, keys=keys, hosts=None)
+    desk, lab = ({"authorization": f"Bearer {name}"} for name in ("desk", "lab"))
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(post, address, headers=desk)
+        finder.begun.acquire(timeout=20)
+        refused = post(address, headers=desk)
+        assert refused.status_code == 429
+        assert int(refused.headers["retry-after"]) >= 1
+        assert "at most 1 requests" in refused.json()["detail"]
+        other = pool.submit(post, address, headers=lab)
+        finder.begun.acquire(timeout=20)  # is judged at the same time
+        finder.go.set()
+        assert first.result().status_code == other.result().status_code == 200
+    until(lambda: live.core().places.taken == 0)
+    assert post(address, headers=desk).status_code == 200
+
+
+def test_places_are_given_back_whatever_happens() -> None:
+    told: list[tuple[int, int, int]] = []
+    places = Places(Room(2, 3, 100, 2, 80), 1, lambda *now: told.append(now))
+
+    def refused(client: str, length: int) -> int:
+        with pytest.raises(Problem) as problem, places.one(client, length):
+            pass
+        return problem.value.status
+
+    def take(*sizes: int, fail: bool = False) -> None:
+        with places.one("a", 60) as place:
+            assert places.held == 0  # a promise takes no room
             for size in sizes:
-                grow(size)
-            assert places.held == max(length, *sizes)
-            with pytest.raises(Problem) as problem:
-                take(50, 50)
-            assert problem.value.status == 503
+                place.grow(size)
+            assert (places.arriving, places.held) == (1, max(sizes))
+            place.accept()
+            assert (places.arriving, places.taken) == (0, 1)
+            assert refused("a", 81 - max(sizes)) == 429
+            assert refused("b", 101 - max(sizes)) == 503
+            with places.one("a", 0), places.one("b", 0):
+                assert refused("a", 0) == 429
+            with places.one("b", 0) as second, places.one("c", 0) as third:
+                second.accept()
+                with pytest.raises(Problem):
+                    third.accept()
+                assert refused("d", 0) == 503
             if fail:
                 raise ZeroDivisionError
 
-    take(60, 50, 70)
+    take(50, 70)
     with pytest.raises(ZeroDivisionError):
         take(60, 70, fail=True)
     with pytest.raises(Problem):
-        take(10, 70, 101)
-    assert places.taken == places.held == 0
+        take(70, 81)
+    assert places.taken == places.arriving == places.held == 0
+    assert told[-1] == (0, 0, 0)
+    assert not places._clients  # no client is remembered
 
 
 def test_crops_of_several_threads_are_scored_together() -> None:

@@ -44,6 +44,9 @@ def serve(
     queue: Annotated[
         int, typer.Option(min=1, help="Requests that a process accepts at a time.")
     ] = 16,
+    per_client: Annotated[
+        int | None, typer.Option(min=1, help="Of those, of one client; default: half of them.")
+    ] = None,
     megabytes: Annotated[int, typer.Option(min=1, help="Of one picture, at most.")] = 32,
     megapixels: Annotated[int, typer.Option(min=1, max=120, help="Of one picture, at most.")] = 50,
 ) -> None:
@@ -69,9 +72,12 @@ def serve(
         rate=rate,
         burst=max(1, round(2 * rate)),
         max_requests=queue,
+        max_arriving=4 * queue,
+        max_client_requests=per_client or max(1, queue // 2),
         max_file_bytes=megabytes * 2**20,
         max_body_bytes=2 * megabytes * 2**20,
         max_held_bytes=8 * megabytes * 2**20,
+        max_client_bytes=4 * megabytes * 2**20,
         max_pixels=megapixels * 1_000_000,
     )
     if not run(Serving(model, host, port, workers, settings)):

@@ -38,11 +38,11 @@ class Clips:
         self._left: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def start(
-        self, upload: Upload, options: Options, owner: str, place: contextlib.ExitStack
+        self, upload: Upload, options: Options, owner: str, held: contextlib.ExitStack
     ) -> Job:
-        """Judge it in the background; `place` is given back when that has ended."""
+        """Judge it in the background; what is `held` is given back when that has ended."""
         job = self.jobs.new(owner)
-        task = asyncio.create_task(self._run(job, upload, options, owner, place))
+        task = asyncio.create_task(self._run(job, upload, options, owner, held))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return job
@@ -54,11 +54,11 @@ class Clips:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _run(
-        self, job: Job, upload: Upload, options: Options, owner: str, place: contextlib.ExitStack
+        self, job: Job, upload: Upload, options: Options, owner: str, held: contextlib.ExitStack
     ) -> None:
         gone = threading.Event()
         task = partial(self._judge, job, upload, options, owner, gone)
-        with place:
+        with held:
             try:
                 await self._core.clips.run([task], gone, self._left)
             except GoneError:
@@ -108,10 +108,11 @@ async def detect_video(request: Request, options: Annotated[Options, Query()]) -
         _SLOWER * settings.body_seconds,
         settings.stall_seconds,
     )
-    with contextlib.ExitStack() as place:
-        grow = place.enter_context(core.clip_places.one(length_of(request, bounds)))
-        (upload,) = await read_uploads(request, bounds, in_memory_with_number, grow)
-        place.callback(upload.file.close)
+    client = context(request.scope).client
+    with contextlib.ExitStack() as held:
+        place = held.enter_context(core.clip_places.one(client, length_of(request, bounds)))
+        (upload,) = await read_uploads(request, bounds, in_memory_with_number, place.grow)
+        held.callback(upload.file.close)
         head = upload.file.read(256)
         upload.file.seek(0)
         if not is_video(head):
@@ -120,7 +121,8 @@ async def detect_video(request: Request, options: Annotated[Options, Query()]) -
                 f"expected a clip ({', '.join(CONTAINERS)}), got something else; "
                 "send pictures to /v1/detect",
             )
-        job = clips.start(upload, options, context(request.scope).client, place.pop_all())
+        place.accept()
+        job = clips.start(upload, options, client, held.pop_all())
     where = {"Location": f"/v1/jobs/{job.id}"}
     return JSONResponse(asdict(job), 202, headers=where)
 

@@ -22,7 +22,7 @@ from bonaface.files import atomic_path, write_json
 from bonaface.images import FORMATS, SUFFIXES, ImageLimits
 from bonaface.service.settings import Settings
 from bonaface.service.telemetry import Metrics
-from bonaface.service.work import Batcher, Crops, GoneError, Places, Pool
+from bonaface.service.work import Batcher, Crops, GoneError, Places, Pool, Room
 from bonaface.verdict import Verdict
 from bonaface.video import SUFFIXES as CLIP_SUFFIXES
 from bonaface.video import VideoLimits
@@ -56,13 +56,22 @@ class Core:
     def __init__(self, detector: Detector, settings: Settings, metrics: Metrics) -> None:
         self.detector, self.settings, self.metrics = detector, settings, metrics
         self.places = Places(
-            settings.max_requests,
-            settings.max_held_bytes,
+            Room(
+                settings.max_requests,
+                settings.max_arriving,
+                settings.max_held_bytes,
+                settings.max_client_requests,
+                settings.max_client_bytes,
+            ),
             settings.threads,
             partial(metrics.places, "photos"),
         )
-        clips = settings.max_jobs * (settings.max_clip_bytes + FORM_BYTES)
-        self.clip_places = Places(settings.max_jobs, clips, 1, partial(metrics.places, "clips"))
+        clip, jobs = settings.max_clip_bytes + FORM_BYTES, settings.max_jobs
+        self.clip_places = Places(
+            Room(jobs, jobs, jobs * clip, max(1, jobs // 2), max(1, jobs // 2) * clip),
+            1,
+            partial(metrics.places, "clips"),
+        )
         self.photos = Pool(settings.threads, "photos")
         self.clips = Pool(1, "clips")
         self._batcher = Batcher(

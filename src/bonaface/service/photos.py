@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from bonaface.service.core import Core, Options, core_of, leaving
 from bonaface.service.documents import FILES, answers
-from bonaface.service.problems import Problem
+from bonaface.service.problems import Problem, context
 from bonaface.service.uploads import Bounds, Upload, in_memory, read_uploads, too_large
 from bonaface.verdict import Verdict
 from bonaface.video import is_video
@@ -43,14 +43,16 @@ async def detect(request: Request, options: Annotated[Options, Query()]) -> Resp
         settings.body_seconds,
         settings.stall_seconds,
     )
-    with core.places.one(length_of(request, bounds)) as grow:
-        uploads = await read_uploads(request, bounds, in_memory, grow)
+    client = context(request.scope).client
+    with core.places.one(client, length_of(request, bounds)) as place:
+        uploads = await read_uploads(request, bounds, in_memory, place.grow)
         for upload in uploads:
             if is_video(upload.file.read(256)):
                 raise Problem(
                     415,
                     f"expected pictures, got a clip ({upload.name}); send it to /v1/detect/video",
                 )
+        place.accept()
         gone = threading.Event()
         tasks = [partial(_judged, core, upload, options, gone) for upload in uploads]
         with leaving(request) as left:

@@ -26,8 +26,12 @@ class Settings:
         max_body_bytes: of one request with pictures.
         body_seconds: within which a request's body must have come.
         stall_seconds: for which its sender may be silent.
-        max_requests: accepted and not answered, at a time; more are told to come again.
-        max_held_bytes: of the bodies of those.
+        max_requests: whose bodies have come and that are not answered, at a time; more are told to
+            come again.
+        max_arriving: whose bodies are still coming, at a time.
+        max_held_bytes: of the bodies of both.
+        max_client_requests: of both, of one client.
+        max_client_bytes: of their bodies.
         rate: requests a second from one client, in the long run; 0: no limit.
         burst: requests at once from one client.
         threads: that decode and look for faces.
@@ -35,7 +39,7 @@ class Settings:
         batch_seconds: for which a crop waits for others.
         max_clip_bytes: of one clip.
         max_clip_seconds: of one clip.
-        max_jobs: clips waiting or being judged.
+        max_jobs: clips waiting or being judged; one client gets half of them.
         job_seconds: for which the result of a clip can be fetched.
         jobs: a folder in memory that all workers share; None: a new one.
     """
@@ -51,7 +55,10 @@ class Settings:
     body_seconds: float = 30.0
     stall_seconds: float = 10.0
     max_requests: int = 16
+    max_arriving: int = 64
     max_held_bytes: int = 256 * 2**20
+    max_client_requests: int = 8
+    max_client_bytes: int = 128 * 2**20
     rate: float = 20.0
     burst: int = 40
     threads: int = 2

@@ -81,12 +81,16 @@ class Metrics:
             **own,
         )
         live: dict[str, Any] = {"multiprocess_mode": "livesum", **own}
-        self.taken = Gauge("accepted", "Accepted and not yet judged.", ["kind"], **live)
-        self.held = Gauge("held_bytes", "Bytes of their bodies.", ["kind"], **live)
+        self.taken = Gauge(
+            "accepted", "Whose bodies have come, and that are not judged.", ["kind"], **live
+        )
+        self.arriving = Gauge("arriving", "Whose bodies are still coming.", ["kind"], **live)
+        self.held = Gauge("held_bytes", "Bytes of the bodies of both.", ["kind"], **live)
 
-    def places(self, kind: str, taken: int, held: int) -> None:
-        """Set how many places of a kind are taken, and how many bytes are held for them."""
+    def places(self, kind: str, taken: int, arriving: int, held: int) -> None:
+        """Set how many requests of a kind are accepted and arriving, and the bytes they hold."""
         self.taken.labels(kind).set(taken)
+        self.arriving.labels(kind).set(arriving)
         self.held.labels(kind).set(held)
 
     def text(self) -> bytes:

@@ -1,7 +1,8 @@
 """Places, threads and batches: what keeps a full service quick to say so.
 
-A request needs a place before its body is read; without one it is told to come again. Pictures are
-decoded and searched for faces in a few threads, and the crops of all of them are scored together.
+A full service says so before it reads a body; a request takes a place when its body has come.
+Pictures are decoded and searched for faces in a few threads, and the crops of all of them are
+scored together.
 """
 
 from __future__ import annotations
@@ -34,64 +35,147 @@ class GoneError(Exception):
     """Nobody waits for the answer any more."""
 
 
-class Places:
-    """How many requests are accepted, and how many bytes of theirs are held.
+@dataclass(frozen=True, slots=True)
+class Room:
+    """How much there is.
 
-    Args:
-        requests: at most.
-        held: bytes at most.
-        threads: that work on them, for the guess when there will be room.
-        told: called with both numbers whenever one changes.
+    Attributes:
+        requests: whose bodies have come and that are not answered.
+        arriving: whose bodies are still coming.
+        held: bytes of the bodies of both.
+        client_requests: of both, of one client.
+        client_held: bytes of their bodies.
     """
 
-    def __init__(
-        self, requests: int, held: int, threads: int, told: Callable[[int, int], None]
-    ) -> None:
-        self._most, self._most_held, self._threads = requests, held, threads
-        self._told = told
-        self.taken, self.held, self._seconds = 0, 0, 0.2
+    requests: int
+    arriving: int
+    held: int
+    client_requests: int
+    client_held: int
 
-    def wait(self) -> int:
-        """Seconds after which there should be room."""
+
+@dataclass(slots=True)
+class _Client:
+    requests: int = 0
+    held: int = 0
+
+
+class Places:
+    """How many requests are taken in, and how many bytes of theirs are held.
+
+    A body that is still coming takes none of the places where requests are judged: who sends slowly
+    keeps nobody from being judged. And one client gets a part of the room only.
+
+    Args:
+        room: that there is.
+        threads: that work on requests, for the guess when there will be room.
+        told: called with the requests accepted and arriving, and the bytes held, when one changes.
+    """
+
+    def __init__(self, room: Room, threads: int, told: Callable[[int, int, int], None]) -> None:
+        self._room, self._threads, self._told = room, threads, told
+        self.taken = self.arriving = self.held = 0
+        self._seconds = 0.2
+        self._clients: dict[str, _Client] = {}
+
+    @contextmanager
+    def one(self, client: str, length: int) -> Iterator[Place]:
+        """Take in a request, whose body is still to come.
+
+        Args:
+            client: whose it is.
+            length: of its body as its header says; 0 where it does not say.
+
+        Raises:
+            Problem: 503, there is no room; 429, this client has its part already.
+        """
+        room, owner = self._room, self._clients.get(client, _Client())
+        if self.taken >= room.requests or self.arriving >= room.arriving:
+            raise self.full()
+        if owner.requests >= room.client_requests:
+            raise self._greedy()
+        self._check(owner, length)
+        self._clients[client] = owner
+        owner.requests += 1
+        self.arriving += 1
+        place = Place(self, owner)
+        self._tell()
+        try:
+            yield place
+            self._seconds += 0.1 * (time.monotonic() - place.began - self._seconds)
+        finally:
+            self.taken -= place.accepted
+            self.arriving -= not place.accepted
+            self.hold(owner, -place.held)
+            owner.requests -= 1
+            if not owner.requests:
+                del self._clients[client]
+
+    def accept(self) -> None:
+        """The body of one has come.
+
+        Raises:
+            Problem: 503, there is no room for it.
+        """
+        if self.taken >= self._room.requests:
+            raise self.full()
+        self.arriving -= 1
+        self.taken += 1
+        self._tell()
+
+    def hold(self, owner: _Client, more: int) -> None:
+        """Count bytes that are to be held, or, below 0, no longer are; Problem as of `one`."""
+        if more > 0:
+            self._check(owner, more)
+        owner.held += more
+        self.held += more
+        self._tell()
+
+    def full(self) -> Problem:
+        """503, with the seconds after which there should be room."""
+        return Problem.busy("request", self._wait())
+
+    def _check(self, owner: _Client, more: int) -> None:
+        if self.held + more > self._room.held:
+            raise self.full()
+        if owner.held + more > self._room.client_held:
+            raise self._greedy()
+
+    def _greedy(self) -> Problem:
+        room, seconds = self._room, self._wait()
+        return Problem(
+            429,
+            f"expected at most {room.client_requests} requests with "
+            f"{room.client_held / 2**20:.4g} MiB from you at a time, got more; wait for answers, "
+            f"or try again in {seconds} s",
+            {"Retry-After": str(seconds)},
+        )
+
+    def _wait(self) -> int:
         guess = self._seconds * max(self.taken, 1) / self._threads / 2
         return min(max(math.ceil(guess), 1), _LONGEST_WAIT)
 
-    @contextmanager
-    def one(self, length: int) -> Iterator[Callable[[int], None]]:
-        """A place for a request.
+    def _tell(self) -> None:
+        self._told(self.taken, self.arriving, self.held)
 
-        Args:
-            length: of its body as its header says; 0 where it does not say.
 
-        Yields:
-            To be told of the bytes of the body so far, before they are held.
+class Place:
+    """That of one request; `held` bytes of its body, `accepted` when that has come."""
 
-        Raises:
-            Problem: 503, there is no room; also later, from what is yielded.
-        """
-        mine = length
-        if self.taken >= self._most or self.held + length > self._most_held:
-            raise Problem.busy("request", self.wait())
-        self._change(1, length)
-        began = time.monotonic()
+    def __init__(self, places: Places, owner: _Client) -> None:
+        self._places, self._owner = places, owner
+        self.held, self.accepted, self.began = 0, False, time.monotonic()
 
-        def grow(size: int) -> None:
-            nonlocal mine
-            more = max(size - mine, 0)
-            if self.held + more > self._most_held:
-                raise Problem.busy("request", self.wait())
-            mine += more
-            self._change(0, more)
+    def grow(self, size: int) -> None:
+        """To be told of the bytes of the body so far, before they are held; may raise a problem."""
+        more = max(size - self.held, 0)
+        self._places.hold(self._owner, more)
+        self.held += more
 
-        try:
-            yield grow
-            self._seconds += 0.1 * (time.monotonic() - began - self._seconds)
-        finally:
-            self._change(-1, -mine)
-
-    def _change(self, taken: int, held: int) -> None:
-        self.taken, self.held = self.taken + taken, self.held + held
-        self._told(self.taken, self.held)
+    def accept(self) -> None:
+        """To be told when the body has come; may raise a problem."""
+        self._places.accept()
+        self.accepted, self.began = True, time.monotonic()
 
 
 class Pool:
