@@ -84,11 +84,7 @@ class CropRecipe:
     def square(self, pixels: NDArray[np.uint8], face: Face) -> NDArray[np.uint8]:
         """As `cut`, at the picture's own resolution; may be a view of it."""
         height, width = pixels.shape[:2]
-        side = max(1, round(self.side(face)))
-        x, y = (
-            _inside(centre + shift * side - side / 2, side, length)
-            for centre, shift, length in zip(face.centre, self.shift, (width, height), strict=True)
-        )
+        x, y, side = self.place(face, width, height)
         left, top = max(0, -x), max(0, -y)
         right, bottom = max(0, x + side - width), max(0, y + side - height)
         part = pixels[max(0, y) : y + side, max(0, x) : x + side]
@@ -96,6 +92,15 @@ class CropRecipe:
             # Mirrored, not black: a black bar would be a trace of where the face stood.
             part = cv2.copyMakeBorder(part, top, bottom, left, right, cv2.BORDER_REFLECT_101)
         return np.asarray(part, np.uint8)
+
+    def place(self, face: Face, width: int, height: int) -> tuple[int, int, int]:
+        """Left, top and side of the square about a face, in pixels of a picture; see `square`."""
+        side = max(1, round(self.side(face)))
+        x, y = (
+            _inside(centre + shift * side - side / 2, side, length)
+            for centre, shift, length in zip(face.centre, self.shift, (width, height), strict=True)
+        )
+        return x, y, side
 
     def shrink(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """A crop of at most `max_side`, uint8 HxWx3 (a copy)."""

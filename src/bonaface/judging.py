@@ -38,6 +38,7 @@ from bonaface.video import Frame, Frames
 
 Pixels = NDArray[np.uint8]
 Progress = Callable[[int, int], None]
+Place = tuple[int, int, int]
 Seen = NDArray[np.float64] | str  # logits of a face, or why it is not judged
 FrameKind = Literal["judged", "without_face", "not_judged"]
 
@@ -260,6 +261,21 @@ class Judge:
             for at, face in enumerate(found)
         ]
 
+    def place(self, face: Face | None, width: int, height: int, *, first: bool) -> Place:
+        """Left, top and side of what the network is shown of a face, in pixels of the picture.
+
+        Args:
+            face: as `crops` gives it.
+            width: of the picture.
+            height: of the picture.
+            first: whether it is the first of the picture's faces.
+        """
+        if self._whole(face, width, height, first=first):
+            side = min(width, height)
+            return (width - side) // 2, (height - side) // 2, side
+        assert face is not None
+        return self.rules.recipe.place(face, width, height)
+
     # -- the steps --
 
     def _found_in(self, frame: Frame) -> tuple[Face, ...]:
@@ -292,12 +308,15 @@ class Judge:
 
     def _square(self, pixels: Pixels, face: Face | None, *, first: bool) -> Pixels:
         height, width = pixels.shape[:2]
-        recipe = self.rules.recipe
+        if face is None or self._whole(face, width, height, first=first):
+            return pixels
+        return self.rules.recipe.square(pixels, face)
+
+    def _whole(self, face: Face | None, width: int, height: int, *, first: bool) -> bool:
+        """Whether the picture is taken for the crop of a face."""
         if face is None or self.wishes.faces == "none":
-            return pixels
-        if first and recipe.takes_whole(face, width, height):
-            return pixels
-        return recipe.square(pixels, face)
+            return True
+        return first and self.rules.recipe.takes_whole(face, width, height)
 
     def _scored(self, squares: Iterator[Pixels], longest: int) -> Iterator[NDArray[np.float64]]:
         """Logits of each face: as it came, then by delivery where that was asked for."""

@@ -40,8 +40,10 @@ def test_the_document_names_every_answer(client: Start) -> None:
                 if int(status) >= 400:
                     assert set(answer["content"]) == {"application/problem+json"}, where
     schemas = found["components"]["schemas"]
-    assert set(schemas) >= {"Problem", "Verdict", "FaceVerdict", "Job", "Model"}
+    assert set(schemas) >= {"Problem", "PhotoVerdict", "FaceVerdict", "Looked", "Job", "Model"}
     assert "HTTPValidationError" not in schemas
+    for name, one in schemas["PhotoVerdict"]["properties"].items():
+        assert one.get("description"), name
     assert "P(fake)" in schemas["FaceVerdict"]["properties"]["score"]["description"]
 
 
@@ -55,6 +57,7 @@ def test_a_verdict_and_a_problem_are_as_the_document_says(client: Start) -> None
         jsonschema.validate(answer.json(), schema | {"components": found["components"]})
 
     check(one.post("/v1/detect?stability=true", content=photo()), "/v1/detect")
+    check(one.post("/v1/detect?explanation=true", content=photo()), "/v1/detect")
     check(one.post("/v1/detect", content=b"x"), "/v1/detect")
     check(one.post("/v1/detect", content=b""), "/v1/detect")
     check(one.post("/v1/detect/video", content=b"x"), "/v1/detect/video")

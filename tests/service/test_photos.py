@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 
 import credentials
 import portraits
-from bonaface.faces import open_finder
+from bonaface.faces import Face, open_finder
 from serving import encoded, photo
 
 Start = Callable[..., TestClient]
@@ -62,6 +62,79 @@ def test_options_reach_the_detector(client: Start) -> None:
     assert verdict["bands"]["prevalence"] == 0.5
 
 
+class TwoFaces:
+    """A small face at the left and a large one at the right."""
+
+    name = "two faces"
+
+    def find(self, pixels: np.ndarray) -> tuple[Face, ...]:
+        right = Face((200.0, 40.0, 300.0, 140.0), (), 0.9)
+        return (right, Face((20.0, 60.0, 100.0, 140.0), (), 0.9), Face((0, 0, 9.0, 9.0), (), 0.9))
+
+
+def half_bright() -> np.ndarray:
+    """The tiny detector calls bright faces fake: what is bright in the large face speaks for it."""
+    pixels = np.full((240, 320, 3), 60, np.uint8)
+    pixels[:, 250:] = 250
+    return pixels
+
+
+def test_where_it_looked_is_answered_where_asked_for(client: Start) -> None:
+    one = client(finder=TwoFaces())
+    picture = encoded(half_bright(), "PNG")
+    (plain,) = one.post("/v1/detect", content=picture).json()
+    assert plain["explanation"] is None
+    (verdict,) = one.post("/v1/detect?explanation=true", content=picture).json()
+    jsonschema.validate([verdict], SCHEMA)
+    looked = verdict.pop("explanation")
+    assert {**plain, "explanation": None} == {**verdict, "explanation": None}
+    assert looked["meaning"] == "A heat map shows where the network looked, not what was forged."
+    assert [found["number"] for found in looked["maps"]] == [1, 2]  # the third is too small
+    large, small = looked["maps"]
+    left, top, right, bottom = large["square"]
+    assert (right - left, bottom - top) == (130, 130)  # margin 1.3
+    assert left <= 200 < 300 <= right
+    values = np.array(large["values"])
+    assert values.shape == (16, 16)
+    assert values[:, 12:].mean() > 0 > values[:, :4].mean()
+    assert np.abs(small["values"]).max() < 1e-6  # nothing differs there
+
+
+def test_the_cost_of_looking_is_bounded(client: Start) -> None:
+    class Many(TwoFaces):
+        def find(self, pixels: np.ndarray) -> tuple[Face, ...]:
+            return tuple(Face((at, at, at + 90.0, at + 90.0), (), 0.9) for at in range(9))
+
+    one = client(finder=Many())
+    scored: list[int] = []
+    batcher = one.app.state.core._batcher  # type: ignore[attr-defined]
+    logits = batcher._logits
+    batcher._logits = lambda crops: (scored.append(len(crops)), logits(crops))[1]
+    (verdict,) = one.post("/v1/detect?explanation=true", content=photo()).json()
+    assert (len(verdict["explanation"]["maps"]), verdict["explanation"]["left_out"]) == (4, 5)
+    assert sum(scored) == 9 + 4 * 50
+    assert max(scored) <= 16
+    files = [("file", ("a.jpg", photo()))] * 2
+    answer = one.post("/v1/detect?explanation=true", files=files)
+    assert answer.status_code == 422
+    assert "one picture" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("body", [b"hello", encoded(np.zeros((99, 99, 3), np.uint8), "PNG")])
+def test_what_is_not_judged_has_no_map(client: Start, body: bytes) -> None:
+    (verdict,) = (
+        client(finder=open_finder()).post("/v1/detect?explanation=true", content=body).json()
+    )
+    assert (verdict["answer"], verdict["explanation"]) == ("not_applicable", None)
+
+
+def test_a_whole_picture_is_looked_at_in_its_middle(client: Start) -> None:
+    picture = encoded(np.full((100, 160, 3), 90, np.uint8), "PNG")
+    address = "/v1/detect?explanation=true&faces=none"
+    (verdict,) = client().post(address, content=picture).json()
+    assert verdict["explanation"]["maps"][0]["square"] == [30, 0, 130, 100]
+
+
 def test_what_cannot_be_read_is_said_and_spoils_nothing(client: Start) -> None:
     files = [("f", ("note.txt", b"hello")), ("f", ("a.jpg", photo()[:999])), ("f", ("b", photo()))]
     answer = client().post("/v1/detect", files=files)
@@ -85,6 +158,7 @@ def test_too_many_pixels_are_refused_before_they_are_decoded(client: Start) -> N
         ("faces=some", "faces"),
         ("stability=perhaps", "stability"),
         ("explain=1", "explain"),
+        ("explanation=perhaps", "explanation"),
     ],
 )
 def test_a_wrong_option_is_a_problem(client: Start, query: str, named: str) -> None:

@@ -19,8 +19,8 @@ Values = NDArray[np.float64]
 Ask = Callable[[Pixels], Values]  # views, uint8 (n, size, size, 3) -> logits (n,)
 
 MASKS: Final = 1000
+WINDOW: Final = 1 / 6
 _CELLS: Final = 7  # of a RISE mask, a side
-_WINDOW: Final = 1 / 6  # side of the square that covers, in sides of the view
 _TOGETHER: Final = 50
 
 
@@ -44,14 +44,19 @@ def mean_colour(view: Pixels) -> NDArray[np.float32]:
     return np.asarray(view.reshape(-1, 3).mean(0), np.float32)
 
 
-def occlusion(ask: Ask, view: Pixels) -> Map:
+def occlusion(ask: Ask, view: Pixels, share: float = WINDOW) -> Map:
     """Cover a square after the other (Zeiler and Fergus 2014, with overlapping squares).
 
-    A square is a sixth of the view wide and moves by half of that. A pixel's value is the mean,
-    over the squares that cover it, of how far the logit falls when they do.
+    A square moves by half of its side. A pixel's value is the mean, over the squares that cover it,
+    of how far the logit falls when they do.
+
+    Args:
+        ask: for logits.
+        view: as the network is shown it.
+        share: side of the square, in sides of the view.
     """
     size = len(view)
-    window, starts = occlusion_places(size)
+    window, starts = occlusion_places(size, share)
     places = [(y, x) for y in starts for x in starts]
     fill = np.rint(mean_colour(view)).astype(np.uint8)
     before = float(ask(view[None])[0])
@@ -68,9 +73,9 @@ def occlusion(ask: Ask, view: Pixels) -> Map:
     return Map(total / times, unit, {"views": 1 + len(places), "window": window})
 
 
-def occlusion_places(size: int) -> tuple[int, list[int]]:
+def occlusion_places(size: int, share: float = WINDOW) -> tuple[int, list[int]]:
     """Side of the squares, and where they start in either direction."""
-    window = max(2, round(size * _WINDOW))
+    window = max(2, round(size * share))
     steps = -(-2 * (size - window) // window) + 1
     return window, np.rint(np.linspace(0, size - window, steps)).astype(int).tolist()
 

@@ -19,7 +19,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from bonaface.detector import Detector
 from bonaface.files import atomic_path, write_json
-from bonaface.images import FORMATS, SUFFIXES, ImageLimits
+from bonaface.images import FORMATS, SUFFIXES, ImageLimits, read_image
+from bonaface.judging import Wishes
+from bonaface.service.looking import Looked, look
 from bonaface.service.settings import Settings
 from bonaface.service.telemetry import Metrics
 from bonaface.service.work import Batcher, Crops, GoneError, Places, Pool, Room
@@ -50,6 +52,16 @@ class Options(BaseModel):
     )
 
 
+class PhotoOptions(Options):
+    """What a client may wish of pictures."""
+
+    explanation: bool = Field(
+        False,
+        description="Say where the network looked in the largest faces; takes one picture, and as "
+        "long as 50 more faces for each.",
+    )
+
+
 class Core:
     """The detector and all that stands round it, of one process."""
 
@@ -77,6 +89,7 @@ class Core:
         self._batcher = Batcher(
             detector.logits, settings.batch, settings.batch_seconds, metrics.batches.observe
         )
+        self._image_limits = ImageLimits(settings.max_file_bytes, settings.max_pixels)
         self.ready = False
 
     def warm(self) -> None:
@@ -114,7 +127,7 @@ class Core:
             stability=options.stability,
             prevalence=options.prevalence,
             progress=progress,
-            image_limits=ImageLimits(settings.max_file_bytes, settings.max_pixels),
+            image_limits=self._image_limits,
             video_limits=VideoLimits(
                 settings.max_clip_bytes, max_seconds=settings.max_clip_seconds
             ),
@@ -123,6 +136,20 @@ class Core:
         self.metrics.answers.labels(verdict.answer).inc()
         self.metrics.faces.inc(len(verdict.faces) + len(verdict.people))
         return verdict
+
+    def look(
+        self, source: bytes, verdict: Verdict, options: Options, gone: threading.Event
+    ) -> Looked | None:
+        """Where the network looked in a picture that was judged; called in a thread.
+
+        Raises:
+            GoneError: `gone` was set meanwhile.
+        """
+        if verdict.kind != "photo":
+            return None
+        judge = self.detector.judge(Wishes(options.faces), partial(self._score, gone))
+        pixels = read_image(source, self._image_limits).pixels
+        return look(judge, self.detector.preprocess, pixels, verdict.faces)
 
     def keep(self, file: IO[bytes], verdict: Verdict) -> None:
         """Write an upload and its verdict, where the operator asked for that."""

@@ -78,7 +78,7 @@ def document(app: FastAPI) -> dict[str, Any]:
             schemas.pop(unused, None)
         schemas["Problem"] = ProblemBody.model_json_schema() | {"title": "Problem"}
         for name, described in verdict_schema()["$defs"].items():  # with a text for every field
-            _describe(schemas.get(name, {}), described)
+            _describe(schemas.get("PhotoVerdict" if name == "Verdict" else name, {}), described)
         schemes = {"key": {"type": "http", "scheme": "bearer"}}
         found["components"]["securitySchemes"] = schemes
         found["security"] = [{}, {"key": []}]

@@ -10,11 +10,11 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from bonaface.service.core import Core, Options, core_of, leaving
+from bonaface.service.core import Core, PhotoOptions, core_of, leaving
 from bonaface.service.documents import FILES, answers
+from bonaface.service.looking import PhotoVerdict
 from bonaface.service.problems import Problem, context
 from bonaface.service.uploads import Bounds, Upload, in_memory, read_uploads, too_large
-from bonaface.verdict import Verdict
 from bonaface.video import is_video
 
 router: Final = APIRouter(tags=["judging"])
@@ -23,16 +23,17 @@ router: Final = APIRouter(tags=["judging"])
 @router.post(
     "/v1/detect",
     summary="Judge pictures",
-    response_model=list[Verdict],
+    response_model=list[PhotoVerdict],
     response_description="A verdict for each picture, in the order in which they came.",
     responses=answers(400, 408, 413, 415, 422, 503),
     openapi_extra=FILES,
 )
-async def detect(request: Request, options: Annotated[Options, Query()]) -> Response:
+async def detect(request: Request, options: Annotated[PhotoOptions, Query()]) -> Response:
     """Send one or more pictures as multipart/form-data, or the bytes of one as they are.
 
     A picture that cannot be read, or that has no face, is answered by a verdict that is
-    not_applicable and says why.
+    not_applicable and says why. With explanation=true each face of one picture is answered by a map
+    too: where the network looked, not what was forged.
     """
     core = core_of(request)
     settings = core.settings
@@ -46,6 +47,12 @@ async def detect(request: Request, options: Annotated[Options, Query()]) -> Resp
     client = context(request.scope).client
     with core.places.one(client, length_of(request, bounds)) as place:
         uploads = await read_uploads(request, bounds, in_memory, place.grow)
+        if options.explanation and len(uploads) > 1:
+            raise Problem(
+                422,
+                f"expected one picture with explanation=true, got {len(uploads)}; "
+                "send each in a request of its own",
+            )
         for upload in uploads:
             if is_video(upload.file.read(256)):
                 raise Problem(
@@ -60,11 +67,14 @@ async def detect(request: Request, options: Annotated[Options, Query()]) -> Resp
     return Response(b"[" + b",".join(found) + b"]", media_type="application/json")
 
 
-def _judged(core: Core, upload: Upload, options: Options, gone: threading.Event) -> bytes:
+def _judged(core: Core, upload: Upload, options: PhotoOptions, gone: threading.Event) -> bytes:
     upload.file.seek(0)
-    verdict = core.judge(upload.file.read(), upload.name, options, gone)
+    data = upload.file.read()
+    verdict = core.judge(data, upload.name, options, gone)
+    looked = core.look(data, verdict, options, gone) if options.explanation else None
     core.keep(upload.file, verdict)
-    return json.dumps(verdict.to_dict(), allow_nan=False).encode()
+    answer = verdict.to_dict() | {"explanation": looked and looked.model_dump()}
+    return json.dumps(answer, allow_nan=False).encode()
 
 
 def length_of(request: Request, bounds: Bounds) -> int:
