@@ -152,6 +152,37 @@ def test_the_keyboard_is_enough(page: Any, tmp_path: Path) -> None:
     assert page.is_visible("#json-text")  # still open
 
 
+def test_where_the_network_looked_is_drawn_when_asked_for(page: Any) -> None:
+    drop(page, "group.jpg", two_faces())
+    page.wait_for_selector("#box-2")
+    assert page.locator(".map").count() == 0
+    toggle = page.locator("#heat")
+    assert toggle.get_attribute("aria-pressed") == "false"
+    toggle.focus()
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".map >> nth=1")
+    assert toggle.get_attribute("aria-pressed") == "true"
+    assert "where the network looked, not what was forged" in page.inner_text("#heat-says")
+    face, heat = (page.locator(name).first.bounding_box() for name in (".box", ".map"))
+    assert heat["x"] < face["x"] + face["width"] / 2 < heat["x"] + heat["width"]
+    assert heat["width"] == pytest.approx(heat["height"], rel=0.05)
+    inked = "(one) => Math.max(...one.getContext('2d').getImageData(0, 0, 16, 16).data)"
+    assert page.locator(".map").first.evaluate(inked) > 100
+    assert "most for" in page.locator(".map").first.get_attribute("aria-label")
+    page.click("#json-summary")
+    verdict = json.loads(page.inner_text("#json-text"))
+    assert [found["number"] for found in verdict["explanation"]["maps"]] == [1, 2]
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    toggle.click()
+    assert page.locator(".map").count() == 0
+    toggle.click()
+    assert page.locator(".map").count() == 2
+    assert [url for url in asked if "/v1/" in url] == []  # not asked for again
+    page.locator(".box").first.click()  # the map lies under nothing that could be clicked
+    assert page.evaluate("document.activeElement.id").startswith("part-")
+
+
 def test_stability_history_and_json(page: Any) -> None:
     page.check("#stability")
     drop(page, "one.jpg", two_faces())
@@ -230,6 +261,8 @@ def test_axe_finds_no_violation(page: Any, scheme: Any, width: int) -> None:
     drop(page, "note.txt", b"hello")
     page.wait_for_selector("#messages .note")
     page.click("#json-summary")
+    page.click("#heat")
+    page.wait_for_selector(".map")
     found = Axe().run(page)
     assert found.violations_count == 0, found.generate_report()
     fits = "document.documentElement.scrollWidth <= document.documentElement.clientWidth"

@@ -207,7 +207,7 @@ async function judgeFile(file, faces) {
     throw new Error(`this is no ${clip ? "clip" : "picture"} that can be read (${verdict.reason}). What is read here: ${state.model.limits.formats.join(", ")}; MP4, MOV, WebM.`);
   }
   const url = URL.createObjectURL(file);
-  const item = { name: file.name, url, verdict, file, thumb: thumbOf(url, verdict) };
+  const item = { name: file.name, url, verdict, file, faces, heat: false, thumb: thumbOf(url, verdict) };
   state.past.unshift(item);
   show(item);
 }
@@ -250,11 +250,12 @@ function show(item) {
   const picture = verdict.kind === "photo" ? pictureOf(item) : clipOf(item);
   const said = el("div", { className: "said", id: "said" });
   $("result").replaceChildren(
-    el("div", { className: "shown" }, picture, el("p", { className: "name" }, `${item.name} · ${verdict.width} × ${verdict.height} px`)),
+    el("div", { className: "shown" }, picture, el("p", { className: "name" }, `${item.name} · ${verdict.width} × ${verdict.height} px`), heatOf(item)),
     said,
     el("div", { id: "words" }),
   );
   $("result").hidden = false;
+  drawHeat(item);
   refresh();
   say(`Judged ${item.name}.`);
   $("result-title").focus({ preventScroll: true }); // is read out
@@ -471,6 +472,97 @@ function markBox(part, answer) {
   const many = partsOf(state.shown.verdict).length > 12;
   box.firstChild.textContent = many ? `${part.number}` : `${part.number} ${WORDS[answer]}`;
   box.setAttribute("aria-label", `Face ${part.number}: ${WORDS[answer]}. Go to its card.`);
+}
+
+// -- where the network looked --
+
+function heatOf(item) {
+  if (item.verdict.kind !== "photo" || !item.verdict.faces.some((face) => face.score !== null)) return "";
+  return el("div", { className: "heat" },
+    el("button", { type: "button", id: "heat", onclick: () => toggleHeat(item) }, "Where the network looked"),
+    el("div", { id: "heat-says", hidden: true }));
+}
+
+async function toggleHeat(item) {
+  if (!item.verdict.explanation) {
+    if (state.busy) {
+      complain("Still judging. Wait, or cancel, and then ask where the network looked.");
+      return;
+    }
+    state.busy = true;
+    say("Covering one part of each face after the other …");
+    try {
+      item.verdict.explanation = await askWhere(item);
+      say("Done: it is drawn over the picture.");
+    } catch (error) {
+      say(error.name === "AbortError" ? "Cancelled." : "");
+      if (error.name !== "AbortError") complain(`${item.name}: ${error.message}`);
+    }
+    state.busy = false;
+    endProgress();
+  }
+  item.heat = Boolean(item.verdict.explanation) && !item.heat;
+  if (item !== state.shown) return;
+  drawHeat(item);
+  refresh();
+}
+
+async function askWhere(item) {
+  const stop = new AbortController();
+  startProgress(() => stop.abort());
+  const form = new FormData();
+  form.append("file", item.file, item.name);
+  const wishes = new URLSearchParams({ faces: item.faces, explanation: true });
+  const [verdict] = await ask(`/v1/detect?${wishes}`, { method: "POST", body: form, signal: stop.signal });
+  return verdict.explanation;
+}
+
+function drawHeat(item) {
+  if (!$("heat")) return;
+  $("heat").setAttribute("aria-pressed", String(item.heat));
+  $("heat-says").hidden = !item.heat;
+  const frame = $("result").querySelector(".frame");
+  frame.querySelectorAll(".map").forEach((one) => one.remove());
+  if (!item.heat) return;
+  const { maps, meaning, left_out: left } = item.verdict.explanation;
+  const most = Math.max(...maps.flatMap((one) => one.values.flat().map(Math.abs)));
+  frame.append(...maps.map((one) => mapOf(one, most || 1, item.verdict)));
+  $("heat-says").replaceChildren(
+    el("p", {}, el("strong", {}, meaning)),
+    el("p", { className: "key small" }, el("span", { className: "swatch fake" }), "speaks for fake", el("span", { className: "swatch real" }), "speaks for real"),
+    el("p", { className: "small" }, `The stronger the colour, the more the answer changes when that place is covered (at most ${most.toFixed(2)} in log-odds). A network may look at the hair and be right.${left ? ` Only the largest ${maps.length} faces were looked at.` : ""}`),
+  );
+}
+
+// A canvas of a few pixels, which the browser enlarges smoothly; what lies beyond the picture is cut.
+function mapOf(found, most, verdict) {
+  const side = found.values.length;
+  const canvas = el("canvas", { className: "map", width: side, height: side });
+  const [left, top, right, bottom] = found.square;
+  Object.assign(canvas.style, {
+    left: `${(100 * left) / verdict.width}%`, top: `${(100 * top) / verdict.height}%`,
+    width: `${(100 * (right - left)) / verdict.width}%`, height: `${(100 * (bottom - top)) / verdict.height}%`,
+  });
+  const pen = canvas.getContext("2d");
+  const image = pen.createImageData(side, side);
+  found.values.flat().forEach((value, at) => {
+    const [red, green, blue] = value > 0 ? [255, 106, 0] : [0, 136, 255];
+    image.data.set([red, green, blue, 200 * Math.min(Math.abs(value) / most, 1)], 4 * at);
+  });
+  pen.putImageData(image, 0, 0);
+  canvas.setAttribute("role", "img");
+  canvas.setAttribute("aria-label", `Heat map of face ${found.number}: ${["fake", "real"].map((word) => strongest(found.values, word)).filter(Boolean).join(", ") || "no place matters"}.`);
+  return canvas;
+}
+
+function strongest(values, word) {
+  const signed = values.flat().map((value) => (word === "fake" ? value : -value));
+  const at = signed.indexOf(Math.max(...signed));
+  if (signed[at] <= 0) return "";
+  const third = (index) => Math.min(2, Math.floor((3 * index) / values.length));
+  const down = ["top", "middle", "bottom"][third(Math.floor(at / values.length))];
+  const across = ["left", "centre", "right"][third(at % values.length)];
+  return `most for ${word} at the ${down} ${across}`;
 }
 
 function light(number, on) {
