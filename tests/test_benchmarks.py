@@ -205,3 +205,32 @@ def test_scanning(load: Callable[[str], Any], tmp_path: Path) -> None:
     assert rows["scan, 1 workers"].goal == "0.85 or more"
     assert rows["peak of all processes, 8 pictures"].values[0] > 50
     assert rows["rows that differ after 1 kills, 12 pictures"].values == (0.0,)
+
+
+def test_serving_reads_what_the_load_tool_wrote(load: Callable[[str], Any]) -> None:
+    serving = load("serving")
+    lines = [f"{at * 100_000}\t200\t{1000 * at}" for at in range(1, 101)]
+    found = serving.read_log("\n".join([*lines, "200000\t503\t2000"]), 120)
+    assert (found.sent, found.rate(503)) == (120, pytest.approx(1 / found.seconds))
+    assert found.seconds == pytest.approx(10.0 - 0.001, abs=0.1)
+    assert [found.percentile(share) for share in (0.5, 0.99, 1.0)] == [50, 99, 100]
+    assert math.isinf(found.percentile(0.5, 429))
+    assert serving.read_log("").sent == 0
+
+
+@pytest.mark.parametrize("rate", [0.3, 7.0, 33.0, 199.0, 450.0, 2000.0])
+def test_serving_keeps_a_rate(load: Callable[[str], Any], rate: float) -> None:
+    together, period = load("serving").pace(rate)
+    assert 1000 * together / period == pytest.approx(rate, rel=0.1)
+    assert together == 1 or rate > 200
+
+
+def test_serving_compares_halves_and_counts_losses(load: Callable[[str], Any]) -> None:
+    serving = load("serving")
+    rows = check(serving.halves([500.0, *[100.0] * 9, *[150.0] * 10], 1))
+    assert rows["anonymous, second half, median"].ratios == (1.5,)
+    answers = [(0.0, 1.0, 200), (1.0, 3.0, 0), (1.5, 3.0, 200), (2.5, 3.0, 200)]
+    rows = check(serving.told_of_kill(answers, 2.0, 0.5))
+    assert rows["under way at the kill, of both workers"].values == (2,)
+    assert rows["lost, sent before the kill"].values == (1,)
+    assert rows["lost, sent after it"].values == (0,)

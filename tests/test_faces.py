@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from importlib import resources
 from pathlib import Path
@@ -203,3 +205,25 @@ def test_faces_of_real_sets_are_found(finder: CenterFace, pattern: str, share: f
         pytest.skip("no data in ../shared")
     found = [bool(finder.find(read_image(path).pixels)) for path in paths]
     assert np.mean(found) >= share
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").is_file(), reason="only Linux tells")
+def test_a_large_picture_leaves_no_memory_behind() -> None:
+    """What a runtime keeps of each size would add up in a service that is shown all sizes."""
+    script = """
+import re
+import numpy as np
+from bonaface.faces import CenterFace
+def held():
+    text = open("/proc/self/smaps_rollup").read()
+    return int(re.search(r"Anonymous:\\s+(\\d+)", text)[1]) / 1024
+finder = CenterFace(threads=1)
+finder.find(np.zeros((256, 256, 3), np.uint8))
+before = held()
+finder.find(np.zeros((2800, 2800, 3), np.uint8))
+print(held() - before)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], check=True, capture_output=True, text=True
+    )
+    assert float(done.stdout) < 120  # of about 400 MiB that it took

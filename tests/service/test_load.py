@@ -206,6 +206,19 @@ def test_crops_of_several_threads_are_scored_together() -> None:
     assert max(sizes) >= 8
 
 
+def test_a_batch_is_larger_than_the_threads_that_work(live: Live) -> None:
+    """Who waits for a score lets another one decode."""
+    address = live(threads=1, batch_seconds=0.2)
+    sizes: list[int] = []
+    live.core()._batcher._told = sizes.append
+    files = [("file", (f"{at}.jpg", photo())) for at in range(8)]
+    answer = httpx2.post(f"http://localhost:{address[1]}/v1/detect", files=files, timeout=30)
+    assert answer.status_code == 200
+    assert sum(sizes) == 8
+    assert max(sizes) > 1
+    assert live.core()._working._value == 1  # every thread gave its turn back
+
+
 def test_one_that_fails_fails_alone() -> None:
     began = threading.Barrier(3)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -30,6 +30,8 @@ from bonaface.video import SUFFIXES as CLIP_SUFFIXES
 from bonaface.video import VideoLimits
 
 FORM_BYTES: Final = 2**16  # of a multipart body, beside its file
+_LOOK_SECONDS: Final = 0.05  # after which a thread that waits for its turn sees who has left
+_WAITING: Final = 4  # threads for each that may work: the others wait for their crops' scores
 
 
 class Options(BaseModel):
@@ -84,8 +86,9 @@ class Core:
             1,
             partial(metrics.places, "clips"),
         )
-        self.photos = Pool(settings.threads, "photos")
+        self.photos = Pool(_WAITING * settings.threads, "photos")
         self.clips = Pool(1, "clips")
+        self._working = threading.BoundedSemaphore(settings.threads)
         self._batcher = Batcher(
             detector.logits, settings.batch, settings.batch_seconds, metrics.batches.observe
         )
@@ -118,21 +121,20 @@ class Core:
             GoneError: `gone` was set meanwhile.
         """
         settings = self.settings
-        if gone.is_set():
-            raise GoneError
-        verdict = self.detector.detect(
-            source,
-            name=name,
-            faces=options.faces,
-            stability=options.stability,
-            prevalence=options.prevalence,
-            progress=progress,
-            image_limits=self._image_limits,
-            video_limits=VideoLimits(
-                settings.max_clip_bytes, max_seconds=settings.max_clip_seconds
-            ),
-            logits=partial(self._score, gone),
-        )
+        with self._turn(gone):
+            verdict = self.detector.detect(
+                source,
+                name=name,
+                faces=options.faces,
+                stability=options.stability,
+                prevalence=options.prevalence,
+                progress=progress,
+                image_limits=self._image_limits,
+                video_limits=VideoLimits(
+                    settings.max_clip_bytes, max_seconds=settings.max_clip_seconds
+                ),
+                logits=partial(self._score, gone),
+            )
         self.metrics.answers.labels(verdict.answer).inc()
         self.metrics.faces.inc(len(verdict.faces) + len(verdict.people))
         return verdict
@@ -148,8 +150,9 @@ class Core:
         if verdict.kind != "photo":
             return None
         judge = self.detector.judge(Wishes(options.faces), partial(self._score, gone))
-        pixels = read_image(source, self._image_limits).pixels
-        return look(judge, self.detector.preprocess, pixels, verdict.faces)
+        with self._turn(gone):
+            pixels = read_image(source, self._image_limits).pixels
+            return look(judge, self.detector.preprocess, pixels, verdict.faces)
 
     def keep(self, file: IO[bytes], verdict: Verdict) -> None:
         """Write an upload and its verdict, where the operator asked for that."""
@@ -164,10 +167,28 @@ class Core:
                 out.write(part)
         write_json(path.with_suffix(".json"), verdict.to_dict())
 
+    @contextmanager
+    def _turn(self, gone: threading.Event) -> Iterator[None]:
+        """That of a thread to work; GoneError where nobody waits for it any more."""
+        while not self._working.acquire(timeout=_LOOK_SECONDS):
+            if gone.is_set():
+                raise GoneError
+        try:
+            if gone.is_set():
+                raise GoneError
+            yield
+        finally:
+            self._working.release()
+
     def _score(self, gone: threading.Event, crops: Crops) -> NDArray[np.float64]:
+        """Called in a thread that works; while it waits for the scores, another one may."""
         if gone.is_set():
             raise GoneError
-        return self._batcher(crops)
+        self._working.release()
+        try:
+            return self._batcher(crops)
+        finally:
+            self._working.acquire()
 
 
 def core_of(request: Request) -> Core:

@@ -81,7 +81,9 @@ def check(serving: Serving) -> Serving:
 def make_app(model: Path, workers: int, settings: Settings) -> FastAPI:
     """The app of one worker; called in its process."""
     threads = max(1, processor_count() // workers)
-    detector = Detector(load_bundle(model), threads=threads, finder=CenterFace(threads=threads))
+    # Searches run beside each other, each on one core: two on two cores would take half as much
+    # processor time again, most of it waiting for each other.
+    detector = Detector(load_bundle(model), threads=threads, finder=CenterFace(threads=1))
     return create_app(detector, replace(settings, threads=max(2, threads)))
 
 

@@ -34,7 +34,7 @@ class Settings:
         max_client_bytes: of their bodies.
         rate: requests a second from one client, in the long run; 0: no limit.
         burst: requests at once from one client.
-        threads: that decode and look for faces.
+        threads: that decode and look for faces at a time.
         batch: crops that are scored together.
         batch_seconds: for which a crop waits for others.
         max_clip_bytes: of one clip.
