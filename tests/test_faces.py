@@ -208,7 +208,7 @@ def test_faces_of_real_sets_are_found(finder: CenterFace, pattern: str, share: f
 
 
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").is_file(), reason="only Linux tells")
-def test_a_large_picture_leaves_no_memory_behind() -> None:
+def test_a_frugal_finder_leaves_no_memory_behind() -> None:
     """What a runtime keeps of each size would add up in a service that is shown all sizes."""
     script = """
 import re
@@ -217,7 +217,7 @@ from bonaface.faces import CenterFace
 def held():
     text = open("/proc/self/smaps_rollup").read()
     return int(re.search(r"Anonymous:\\s+(\\d+)", text)[1]) / 1024
-finder = CenterFace(threads=1)
+finder = CenterFace(threads=1, frugal=True)
 finder.find(np.zeros((256, 256, 3), np.uint8))
 before = held()
 finder.find(np.zeros((2800, 2800, 3), np.uint8))

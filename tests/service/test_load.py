@@ -26,7 +26,7 @@ Live = Callable[..., Any]
 
 
 def until(true: Callable[[], bool]) -> None:
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while not true():
         assert time.monotonic() < end, "did not come true"
         time.sleep(0.01)

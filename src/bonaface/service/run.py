@@ -83,7 +83,9 @@ def make_app(model: Path, workers: int, settings: Settings) -> FastAPI:
     threads = max(1, processor_count() // workers)
     # Searches run beside each other, each on one core: two on two cores would take half as much
     # processor time again, most of it waiting for each other.
-    detector = Detector(load_bundle(model), threads=threads, finder=CenterFace(threads=1))
+    detector = Detector(
+        load_bundle(model), threads=threads, finder=CenterFace(threads=1, frugal=True)
+    )
     return create_app(detector, replace(settings, threads=max(2, threads)))
 
 
