@@ -54,7 +54,7 @@ class Held(OneFace):
     def find(self, pixels: np.ndarray) -> tuple[Face, ...]:
         if self.held and pixels.shape[0] != 64:  # not the grey picture of the start
             self.begun.release()
-            assert self.go.wait(20)
+            assert self.go.wait(60)
         return super().find(pixels)
 
 
