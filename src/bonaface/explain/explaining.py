@@ -15,7 +15,7 @@ from bonaface.annotate import picked
 from bonaface.detector import Detector, Source, image_of
 from bonaface.errors import ConfigError
 from bonaface.explain.faithful import RIVALS, STEPS, Faith, measure_faith
-from bonaface.explain.maps import MASKS, Map, Pixels, Values, occlusion, occlusion_places, rise
+from bonaface.explain.maps import MASKS, Ask, Map, Pixels, Values, occlusion, occlusion_places, rise
 from bonaface.faces import Face
 from bonaface.judging import Judge, Wishes
 from bonaface.verdict import Answer, Verdict
@@ -137,7 +137,7 @@ class Explainer:
                 f"expected a method out of {', '.join(METHODS)}, got {method!r}; choose one"
             )
         if method == "occlusion":
-            self._map = occlusion
+            self._map: Callable[[Ask, Pixels], Map] = occlusion
             self._views = 1 + len(occlusion_places(self._size)[1]) ** 2
         elif method == "rise":
             self._map = partial(rise, seed=seed)

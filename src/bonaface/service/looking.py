@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field
 
 from bonaface.detector import Logits
 from bonaface.explain.explaining import MEANING
-from bonaface.explain.maps import Pixels, occlusion
+from bonaface.explain.maps import Ask, Pixels, occlusion
 from bonaface.judging import Judge
 from bonaface.preprocess import Preprocess
 from bonaface.verdict import FaceVerdict, Verdict
@@ -43,8 +43,8 @@ class FaceMap(BaseModel):
 class Looked(BaseModel):
     """Where the network looked, not what was forged."""
 
-    meaning: str = Field(MEANING, description="What a map says, and what it does not.")
-    method: str = Field("occlusion", description="How the maps were made.")
+    meaning: str = Field(default=MEANING, description="What a map says, and what it does not.")
+    method: str = Field(default="occlusion", description="How the maps were made.")
     maps: list[FaceMap] = Field(description="Of the largest faces that were judged, at most 4.")
     left_out: int = Field(description="Faces that were judged and have no map.")
 
@@ -96,7 +96,7 @@ def look(
     return Looked(maps=maps, left_out=len(judged) - len(maps))
 
 
-def _in_parts(logits: Logits) -> Logits:
+def _in_parts(logits: Logits) -> Ask:
     def ask(views: NDArray[np.uint8]) -> NDArray[np.float64]:
         parts = range(0, len(views), _TOGETHER)
         return np.concatenate([logits(list(views[at : at + _TOGETHER])) for at in parts])
