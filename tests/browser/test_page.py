@@ -137,6 +137,8 @@ def test_the_keyboard_is_enough(page: Any, tmp_path: Path) -> None:
     page.wait_for_selector("#box-2")
     assert page.evaluate("document.activeElement.id") == "result-title"  # read out, then go on
     page.keyboard.press("Shift+Tab")
+    assert page.evaluate("document.activeElement.id") == "heat"
+    page.keyboard.press("Shift+Tab")
     assert page.evaluate("document.activeElement.className").startswith("box")
     page.keyboard.press("Enter")
     assert page.evaluate("document.activeElement.id").startswith("part-")
