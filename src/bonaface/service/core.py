@@ -234,6 +234,7 @@ class Model:
         validation: figures on its validation faces, with 95 % intervals.
         limits: what is accepted.
         keeps_uploads: whether the operator keeps what is sent.
+        terms: for what the detector may be used; null where its card does not say.
     """
 
     name: str
@@ -245,6 +246,7 @@ class Model:
     validation: dict[str, Any]
     limits: Bound
     keeps_uploads: bool
+    terms: str | None
 
 
 def model_of(core: Core) -> Model:
@@ -269,6 +271,7 @@ def model_of(core: Core) -> Model:
             clip_seconds=settings.max_clip_seconds,
         ),
         keeps_uploads=settings.keep is not None,
+        terms=bundle.card.terms,
     )
 
 

@@ -160,7 +160,8 @@ async function describe() {
     `${model.name} (${model.architecture}). ${figure}` +
     `Thresholds: fake from ${model.fake_above.threshold.toFixed(3)}, which ${percent(model.fake_above.error_rate)} of ${model.fake_above.faces.toLocaleString("en")} real faces reached; ` +
     `real below ${model.real_below.threshold.toFixed(3)}, where ${percent(model.real_below.error_rate)} of ${model.real_below.faces.toLocaleString("en")} fakes lay. ` +
-    "Forgeries of other kinds, and other pictures, may be judged much worse.";
+    "Forgeries of other kinds, and other pictures, may be judged much worse." +
+    (model.terms ? ` Terms: ${model.terms}` : "");
   if (model.doubt) complain(`This detector is unsure of every face: ${model.doubt}.`);
 }
 
