@@ -343,6 +343,15 @@ def test_slices_and_generators(tmp_path):
     assert read_evaluation(tmp_path / "out").to_dict() == found.to_dict()
 
 
+def test_an_evaluation_of_before_there_were_gaps_is_read(tmp_path, data):
+    found = evaluate(Shade(), data, resamples=40)
+    path, _ = save_evaluation(found, tmp_path / "out")
+    value = json.loads(path.read_text())
+    del value["gaps"]
+    path.write_text(json.dumps(value))
+    assert read_evaluation(tmp_path / "out").gaps == ()
+
+
 @pytest.fixture
 def run(monkeypatch):
     """Runs one of the two commands with a scorer in place of a bundle's network."""

@@ -543,6 +543,7 @@ def _document() -> type[BaseModel]:
         name: (hint, ...)
         for name, hint in (hints | {"schema_version": int, "files": dict[str, str]}).items()
     }
+    fields["gaps"] = (hints["gaps"], ())  # earlier versions did not look for any
     rules = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
     return create_model("EvaluationDocument", __config__=rules, **fields)
 

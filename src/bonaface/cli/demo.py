@@ -58,7 +58,7 @@ def demo(
 
 
 def _photographs(folder: Path, seed: int) -> list[str]:
-    """An astronaut (from scikit-image), and she with her mirrored face swapped in; else []."""
+    """An astronaut (from scikit-image), and she with her face blended in anew; else []."""
     import numpy as np
     from PIL import Image
 
@@ -70,13 +70,11 @@ def _photographs(folder: Path, seed: int) -> list[str]:
     except ImportError:
         return []
     real = astronaut()
-    mirrored = np.ascontiguousarray(real[:, ::-1])
-    finder = open_finder()
-    face, donor = finder.find(real)[0], finder.find(mirrored)[0]
-    forged = KINDS["swap"](real, face, np.random.default_rng(seed), (mirrored, donor)).image
+    face = open_finder().find(real)[0]
+    forged = KINDS["self_blend"](real, face, np.random.default_rng(seed)).image
     folder.mkdir(parents=True, exist_ok=True)
     found = []
-    for name, pixels in (("astronaut.png", real), ("astronaut-swapped.png", forged)):
+    for name, pixels in (("astronaut.png", real), ("astronaut-forged.png", forged)):
         Image.fromarray(pixels).save(folder / name)
         found.append(str(folder / name))
     return found
