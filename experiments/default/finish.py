@@ -42,10 +42,11 @@ def main(run: Path, out: Path) -> None:
 def figures(evaluation: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """What a card says of one evaluation: figures, errors at each threshold, groups, gaps."""
     point = evaluation["operating_point"]["name"]
+    both = evaluation["figures"]["auc"]["value"] is not None
     found = {
         f"{name} at {point}" if name in ("accuracy", "recall", "apcer", "bpcer") else name: figure
         for name, figure in evaluation["figures"].items()
-        if name in SHOWN and figure["value"] is not None
+        if name in SHOWN and figure["value"] is not None and (both or name != "accuracy")
     }
     for measured in evaluation["measured"]:
         for error in ("apcer", "bpcer"):

@@ -463,8 +463,8 @@ def _export(card: Card) -> str:
 4. Score = 1 / (1 + exp(-({card.calibration.slope!r} * logit + {card.calibration.offset!r}))).
 
 Faces are cut with a margin of {card.crop["margin"]:.3f}; `card.json` has the whole crop recipe.
-`gate.json` says how far this network is from what it was made from; the validation figures below
-are those of the original.
+How far this network is from what it was made from stands there too (`export.gate`); the validation
+figures below are those of the original.
 """
 
 
