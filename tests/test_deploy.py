@@ -18,7 +18,7 @@ import yaml
 from starlette.testclient import TestClient
 
 from bonaface import cli
-from serving import Server, photo
+from served import Server, photo
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
@@ -157,7 +157,7 @@ def test_the_dashboard_asks_for_figures_that_there_are(
     from bonaface.bundle import load_bundle
     from bonaface.detector import Detector
     from bonaface.service.app import create_app
-    from serving import OPEN, OneFace
+    from served import OPEN, OneFace
 
     detector = Detector(load_bundle(make_bundle()), threads=1, finder=OneFace())
     with TestClient(create_app(detector, OPEN), base_url="http://localhost") as client:

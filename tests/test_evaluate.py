@@ -344,7 +344,7 @@ def test_slices_and_generators(tmp_path):
 
 
 def test_an_evaluation_of_before_there_were_gaps_is_read(tmp_path, data):
-    found = evaluate(Shade(), data, resamples=40)
+    found = evaluate(Shade(), load_samples(data), resamples=40)
     path, _ = save_evaluation(found, tmp_path / "out")
     value = json.loads(path.read_text())
     del value["gaps"]

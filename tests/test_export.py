@@ -418,16 +418,21 @@ def test_exporting_without_openvino_names_the_extra(
         export(cnn, "openvino-int8", tmp_path / "out", gate=faces)
 
 
-def test_bundles_of_the_schema_before_still_load(cnn: Path, tmp_path: Path) -> None:
-    assert SCHEMA_VERSION == 3
+@pytest.mark.parametrize(
+    ("version", "missing"), [(2, ("export", "tests", "terms")), (3, ("tests", "terms"))]
+)
+def test_bundles_of_earlier_schemas_still_load(
+    cnn: Path, tmp_path: Path, version: int, missing: tuple[str, ...]
+) -> None:
     old = tmp_path / "old"
     shutil.copytree(cnn, old)
     card = json.loads((old / "card.json").read_text())
-    del card["export"]
-    (old / "card.json").write_text(json.dumps(card | {"schema_version": 2}))
+    for name in missing:
+        del card[name]
+    (old / "card.json").write_text(json.dumps(card | {"schema_version": version}))
     assert load_detector(old).bundle.card.export is None
     assert export(old, "onnx", tmp_path / "new").passed
-    assert load_bundle(tmp_path / "new").card.schema_version == 3
+    assert load_bundle(tmp_path / "new").card.schema_version == SCHEMA_VERSION
 
 
 def test_detecting_with_an_export_loads_no_torch(ir: Path) -> None:

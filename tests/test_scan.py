@@ -34,7 +34,7 @@ from bonaface.scan.rows import Job, Scanner
 from bonaface.scan.sources import Item, find_items
 from bonaface.scan.workers import Pool
 from portraits import group, portrait
-from scanning import Serial, png, read, write_parquet, write_pictures, write_tar
+from scanned import Serial, png, read, write_parquet, write_pictures, write_tar
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals and pipes with names")
 

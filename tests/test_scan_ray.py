@@ -16,7 +16,7 @@ from bonaface.judging import Wishes
 from bonaface.scan import ScanWatch, scan
 from bonaface.scan.rows import TIMINGS, Job, Scanner
 from bonaface.scan.sources import Item, find_items
-from scanning import read, write_pictures
+from scanned import read, write_pictures
 
 ray = pytest.importorskip("ray")
 

@@ -18,7 +18,7 @@ from bonaface.detector import Detector
 from bonaface.service.app import create_app
 from bonaface.service.keys import hash_of
 from bonaface.service.run import PatientProtocol
-from serving import OPEN
+from served import OPEN
 from tiny import make_card, write_brightness_onnx
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

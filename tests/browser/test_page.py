@@ -23,7 +23,7 @@ from bonaface.verdict import (
     judge_whole,
     with_stability,
 )
-from serving import encoded
+from served import encoded
 
 
 def two_faces() -> bytes:

@@ -17,7 +17,7 @@ from typer.testing import CliRunner, Result
 
 import bonaface.scan
 from bonaface import cli
-from scanning import Serial, png, write_pictures
+from scanned import Serial, png, write_pictures
 
 DOCS = Path(__file__).parents[2] / "docs"
 

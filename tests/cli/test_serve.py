@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from bonaface.cli import app
 from bonaface.service.keys import hash_of, read_keys
-from serving import Server, photo
+from served import Server, photo
 
 
 def run(*arguments: str) -> tuple[int, str]:

@@ -18,7 +18,7 @@ from bonaface.detector import Detector
 from bonaface.service.app import create_app
 from bonaface.service.core import Core
 from bonaface.service.run import PatientProtocol
-from serving import OPEN, OneFace, Server
+from served import OPEN, OneFace, Server
 
 
 @pytest.fixture

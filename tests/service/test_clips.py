@@ -19,7 +19,7 @@ from starlette.testclient import TestClient
 import portraits
 from bonaface.service.jobs import Job, Jobs, folder_in_memory
 from bonaface.service.problems import Problem
-from serving import Held, OneFace, photo
+from served import Held, OneFace, photo
 
 from .test_photos import SCHEMA
 

@@ -13,7 +13,7 @@ import httpx2
 import jsonschema
 from starlette.testclient import TestClient
 
-from serving import photo
+from served import photo
 
 Start = Callable[..., TestClient]
 PATHS = {

@@ -17,7 +17,7 @@ from bonaface.service.keys import VARIABLE, hash_of, name_of, new_key, read_keys
 from bonaface.service.problems import Problem
 from bonaface.service.run import Serving, check, is_loopback
 from bonaface.service.settings import Settings
-from serving import photo
+from served import photo
 
 Start = Callable[..., TestClient]
 KEY = new_key()

@@ -20,7 +20,7 @@ import pytest
 from bonaface.service.keys import hash_of
 from bonaface.service.problems import Problem
 from bonaface.service.work import Batcher, Places, Room
-from serving import Held, Server, photo
+from served import Held, Server, photo
 
 Live = Callable[..., Any]
 

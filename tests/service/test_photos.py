@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 import credentials
 import portraits
 from bonaface.faces import Face, open_finder
-from serving import encoded, photo
+from served import encoded, photo
 
 Start = Callable[..., TestClient]
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs/verdict.schema.json").read_text())

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from serving import Server, encoded, photo
+from served import Server, encoded, photo
 
 Start = Callable[..., TestClient]
 FORM = {"content-type": "multipart/form-data; boundary=X"}
