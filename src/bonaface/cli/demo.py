@@ -71,7 +71,7 @@ def _photographs(folder: Path, seed: int) -> list[str]:
         return []
     real = astronaut()
     face = open_finder().find(real)[0]
-    forged = KINDS["self_blend"](real, face, np.random.default_rng(seed)).image
+    forged = KINDS["self_blend"](real, face, np.random.default_rng(seed), None).image
     folder.mkdir(parents=True, exist_ok=True)
     found = []
     for name, pixels in (("astronaut.png", real), ("astronaut-forged.png", forged)):
