@@ -414,7 +414,7 @@ def _licence(card: Card) -> str:
 
 
 def _terms(card: Card) -> str:
-    return f"\n## Terms\n{card.terms}\n" if card.terms else ""
+    return f"\n## Terms\n{card.terms[0].upper()}{card.terms[1:]}\n" if card.terms else ""
 
 
 def _tests(card: Card) -> str:

@@ -6,12 +6,32 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from bonaface.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
+
+# Options of the commands that judge; where no model is named the one that is shipped answers.
+SHIPPED = Path("default")
+ModelOption = Annotated[
+    Path, typer.Option(help="Bundle: the --out folder of `bonaface train` [the one shipped].")
+]
+FacesOption = Annotated[
+    str, typer.Option(metavar="auto|none", help="Find faces, or take each picture for a crop.")
+]
+StabilityOption = Annotated[
+    bool,
+    typer.Option("--stability", help="Score each face also as it would be after re-delivery."),
+]
+PrevalenceOption = Annotated[
+    float, typer.Option(help="Share of fakes among what reaches you, such as 0.01.")
+]
+FinderOption = Annotated[Path | None, typer.Option(help="A YuNet .onnx file, to find faces with.")]
 
 
 def parse_ratios(text: str | None) -> tuple[float, float, float] | None:

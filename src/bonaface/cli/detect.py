@@ -14,7 +14,15 @@ import typer
 
 from bonaface.cli._follow import STYLES, summarise, watch
 from bonaface.cli._inputs import Input, collect
-from bonaface.cli._shared import printable
+from bonaface.cli._shared import (
+    SHIPPED,
+    FacesOption,
+    FinderOption,
+    ModelOption,
+    PrevalenceOption,
+    StabilityOption,
+    printable,
+)
 from bonaface.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -45,27 +53,15 @@ def detect(
             metavar="INPUT...", help="Photos, clips, folders, patterns such as 'in/*.jpg', or -."
         ),
     ],
-    model: Annotated[
-        Path, typer.Option(help="Bundle: the --out folder of `bonaface train` [the one shipped].")
-    ] = Path("default"),
-    faces: Annotated[
-        str,
-        typer.Option(metavar="auto|none", help="Find faces, or take each picture for a crop."),
-    ] = "auto",
-    stability: Annotated[
-        bool,
-        typer.Option("--stability", help="Score each face also as it would be after re-delivery."),
-    ] = False,
-    prevalence: Annotated[
-        float, typer.Option(help="Share of fakes among what reaches you, such as 0.01.")
-    ] = 0.5,
+    model: ModelOption = SHIPPED,
+    faces: FacesOption = "auto",
+    stability: StabilityOption = False,
+    prevalence: PrevalenceOption = 0.5,
     frames: Annotated[
         int,
         typer.Option(help="Of a clip, how many to look at; with --follow, how many count."),
     ] = 64,
-    finder: Annotated[
-        Path | None, typer.Option(help="A YuNet .onnx file, to find faces with.")
-    ] = None,
+    finder: FinderOption = None,
     as_json: Annotated[
         bool,
         typer.Option("--json", help="Print a JSON list instead; with --follow, a line an update."),

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bonaface.cli._shared import printable
+from bonaface.cli._shared import (
+    SHIPPED,
+    FacesOption,
+    FinderOption,
+    ModelOption,
+    PrevalenceOption,
+    StabilityOption,
+    printable,
+)
 from bonaface.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -35,23 +43,11 @@ def scan(
     ],
     *,
     out: Annotated[Path, typer.Option(metavar="FILE.parquet", help="File to write.")],
-    model: Annotated[
-        Path, typer.Option(help="Bundle: the --out folder of `bonaface train` [the one shipped].")
-    ] = Path("default"),
-    faces: Annotated[
-        str,
-        typer.Option(metavar="auto|none", help="Find faces, or take each picture for a crop."),
-    ] = "auto",
-    stability: Annotated[
-        bool,
-        typer.Option("--stability", help="Score each face also as it would be after re-delivery."),
-    ] = False,
-    prevalence: Annotated[
-        float, typer.Option(help="Share of fakes among what reaches you, such as 0.01.")
-    ] = 0.5,
-    finder: Annotated[
-        Path | None, typer.Option(help="A YuNet .onnx file, to find faces with.")
-    ] = None,
+    model: ModelOption = SHIPPED,
+    faces: FacesOption = "auto",
+    stability: StabilityOption = False,
+    prevalence: PrevalenceOption = 0.5,
+    finder: FinderOption = None,
     workers: Annotated[
         int | None, typer.Option(metavar="N", help="Processes [one for each core].")
     ] = None,

@@ -8,15 +8,14 @@ from typing import Annotated
 
 import typer
 
+from bonaface.cli._shared import SHIPPED, ModelOption
 from bonaface.errors import BonafaceError, MissingExtraError
 
 _NEEDED = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
 
 
 def serve(
-    model: Annotated[
-        Path, typer.Option(help="Bundle: the --out folder of `bonaface train` [the one shipped].")
-    ] = Path("default"),
+    model: ModelOption = SHIPPED,
     host: Annotated[
         str, typer.Option(help="Address to listen on; others than this machine's need --keys.")
     ] = "127.0.0.1",
