@@ -199,7 +199,10 @@ class InTurns(Batches):
         if arm == "forged":
             return self._mixed.shuffled(epoch, start)
         if arm == "plain":
-            return (Batch(images, labels.float(), NO_ROWS) for images, labels in self._plain)
+            return (
+                Batch(images, labels.float(), NO_ROWS, len(labels))
+                for images, labels in self._plain
+            )
         self._kept = self._kept or list(super().shuffled(0))
         return iter(self._kept)
 

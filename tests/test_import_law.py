@@ -17,15 +17,15 @@ ROWS = (
     "corruptions forge drawn augment scores metrics fairness calibration provenance verdict "
     "cropping forging mixing splitting importing framing facts copies probes audit equalising",
     "onnxfile bundle runtimes judging following detector batches models freezing history "
-    "checkpoints hardening training tuning",
+    "checkpoints hardening devices training tuning",
     "evaluate paper annotate compare attacks stress explain export bench scan reproduce report",
     "service cli",
 )
 ORDER = {name: (row, at) for row, names in enumerate(ROWS) for at, name in enumerate(names.split())}
 TORCH = {"torch", "lightning", "lightning_fabric", "transformers", "efficientnet_lite_pytorch"}
 TORCH_HOMES = {
-    *("batches", "models", "freezing", "history", "checkpoints", "hardening", "training"),
-    "tuning",
+    *("batches", "models", "freezing", "history", "checkpoints", "hardening", "devices"),
+    *("training", "tuning"),
     *("stress", "attacks", "explain", "export", "bench"),
 }
 TORCH_FILES = {

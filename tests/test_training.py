@@ -20,6 +20,7 @@ from bonaface.bundle import load_bundle
 from bonaface.config import TrainConfig
 from bonaface.crops import RECIPE_FILE, CropRecipe
 from bonaface.detector import Detector
+from bonaface.devices import open_fabric
 from bonaface.drawn import write_drawn_set
 from bonaface.errors import ConfigError, DataError, TrainingError
 from bonaface.faces import Face, open_finder
@@ -521,7 +522,7 @@ def test_normalisation_that_is_named_wins_over_that_of_the_weights(data, tmp_pat
 
 def test_bf16_leaves_the_pixels_as_they_are():
     """The hybrid's residual branch works on differences that rounding would take away."""
-    fabric = training._fabric(TrainConfig(precision="bf16"))
+    fabric = open_fabric("bf16")
     seen = []
     network = torch.nn.Conv2d(3, 1, 1)
     network.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))

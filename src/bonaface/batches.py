@@ -14,7 +14,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from bonaface.augment import recipe
-from bonaface.errors import DataError, ImageError
+from bonaface.errors import ConfigError, DataError, ImageError
 from bonaface.files import atomic_folder, cache_root, write_json
 from bonaface.images import read_image
 from bonaface.mixing import Mix
@@ -115,18 +115,31 @@ class Batch:
         images: float32 (b, 3, size, size), channels-last memory.
         labels: float32 (b,), 1 fake and 0 real; 1 where the crop was forged here.
         rows: int64 (b,), rows of the cache.
+        whole: pictures of the batch in all processes that share it; b where there is one.
     """
 
     images: torch.Tensor
     labels: torch.Tensor
     rows: NDArray[np.int64]
+    whole: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """A batch to prepare: rows drawn, size of the whole batch; in training also its places."""
+
+    drawn: NDArray[np.int64]
+    whole: int
+    epoch: int | None = None
+    places: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
 
 
 class Batches:
     """Seeded batches over some rows of a cache.
 
-    The batches of an epoch depend on the seed and the epoch alone, not on the number of workers.
-    Sizes differ by at most one, so that no batch is too small for batch normalisation.
+    The batches of an epoch depend on the seed and the epoch alone, not on the number of workers,
+    nor on that of the processes that share them. Sizes differ by at most one, so that no batch is
+    too small for batch normalisation.
 
     Args:
         cache: decoded crops.
@@ -140,6 +153,11 @@ class Batches:
         mix: joins forged crops to each epoch, other ones each time.
         seed: of order and augmentation.
         workers: threads that prepare batches ahead; 0 prepares them in the caller's thread.
+        share: rank of this process, and how many share the batches: of each batch in training, and
+            of the batches in order, every so-manieth is its.
+
+    Raises:
+        ConfigError: a batch would be smaller than the number of processes.
     """
 
     def __init__(
@@ -154,6 +172,7 @@ class Batches:
         mix: Mix | None = None,
         seed: int = 0,
         workers: int = 1,
+        share: tuple[int, int] = (0, 1),
     ) -> None:
         self._cache = cache
         self._chosen = np.asarray(chosen, np.int64)
@@ -167,25 +186,35 @@ class Batches:
         self._balance = balance
         self._seed = seed
         self._workers = workers
+        self._share = share
         count = len(self._epoch_rows(0))
         # A batch of one has no variance to normalise by, so a last odd row joins another batch.
         self._steps = max(1, min(-(-count // batch_size), count // 2))
+        if min(batch_size, count // self._steps) < share[1]:
+            raise ConfigError(
+                f"expected batches of at least {share[1]} pictures, one for each process, got "
+                f"{min(batch_size, count // self._steps)}; raise --batch-size, or take fewer "
+                "devices"
+            )
 
     def __len__(self) -> int:
         """Steps in an epoch."""
         return self._steps
 
     def shuffled(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch in training order, from step `start` on."""
-        parts = np.array_split(self._epoch_rows(epoch), self._steps)
-        places = np.cumsum([0, *(len(part) for part in parts)])
-        jobs = ((parts[i], epoch, int(places[i])) for i in range(start, self._steps))
-        return self._ahead(jobs)
+        """The batches of an epoch in training order, from step `start` on, or our part of them."""
+        rows, (rank, size) = self._epoch_rows(epoch), self._share
+        for_steps = np.array_split(np.arange(len(rows)), self._steps)[start:]
+        return self._ahead(
+            _Job(rows[places[rank::size]], len(places), epoch, places[rank::size])
+            for places in for_steps
+        )
 
     def in_order(self) -> Iterator[Batch]:
-        """Every chosen row once, in order, without augmentation."""
+        """Every chosen row once, in order, without augmentation; of several processes, our part."""
+        rank, size = self._share
         parts = np.array_split(self._chosen, -(-len(self._chosen) // 64))
-        return self._ahead((part, None, 0) for part in parts)
+        return self._ahead(_Job(part, len(part)) for part in parts[rank::size])
 
     def _epoch_rows(self, epoch: int) -> NDArray[np.int64]:
         rng = np.random.default_rng([self._seed, epoch])
@@ -221,15 +250,15 @@ class Batches:
         ]
         return np.concatenate([self._chosen[:0], *drawn])
 
-    def _ahead(self, jobs: Iterator[tuple[NDArray[np.int64], int | None, int]]) -> Iterator[Batch]:
+    def _ahead(self, jobs: Iterator[_Job]) -> Iterator[Batch]:
         if self._workers == 0:
-            yield from (self._make(*job) for job in jobs)
+            yield from map(self._make, jobs)
             return
         waiting: deque[Future[Batch]] = deque()
         with ThreadPoolExecutor(self._workers) as pool:
             try:
                 for job in jobs:
-                    waiting.append(pool.submit(self._make, *job))
+                    waiting.append(pool.submit(self._make, job))
                     if len(waiting) > 2 * self._workers:
                         yield waiting.popleft().result()
                 while waiting:
@@ -238,7 +267,8 @@ class Batches:
                 for future in waiting:
                     future.cancel()
 
-    def _make(self, drawn: NDArray[np.int64], epoch: int | None, place: int) -> Batch:
+    def _make(self, job: _Job) -> Batch:
+        drawn, epoch = job.drawn, job.epoch
         rows, labels = drawn % len(self._cache.rows), self._labels[drawn]
         # One read in the order of the file, then back to the order of the batch.
         order = np.argsort(rows, kind="stable")
@@ -246,23 +276,25 @@ class Batches:
         pixels[order] = self._cache.pixels[rows[order]]
         if epoch is not None:
             # Keyed by the place in the epoch: a row drawn twice is changed in two ways.
+            places = job.places.tolist()
             if self._mix is not None:
                 for i in np.flatnonzero(drawn != rows).tolist():
-                    rng = np.random.default_rng([self._seed, epoch, 2, place + i])
+                    rng = np.random.default_rng([self._seed, epoch, 2, places[i]])
                     forged = self._mix.forge(int(rows[i]), rng)
                     if np.array_equal(forged, pixels[i]):
                         labels[i] = 0  # a flat face: nothing was changed, so nothing is fake
                     pixels[i] = forged
             if self._augments:
                 for i in range(len(rows)):
-                    rng = np.random.default_rng([self._seed, epoch, 1, place + i])
+                    rng = np.random.default_rng([self._seed, epoch, 1, places[i]])
                     pixels[i] = self._augment(pixels[i], rng)
-        if epoch is None or place // max(len(rows), 1) % _DROP_EVERY == 0:
+        if epoch is None or job.places[0] // job.whole % _DROP_EVERY == 0:
             self._cache.forget()
         return Batch(
             torch.from_numpy(self._preprocess.normalise(pixels)),
             torch.from_numpy(labels),
             rows,
+            job.whole,
         )
 
 

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import platform
 import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.plugins.precision import MixedPrecision
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 from torch.nn.functional import binary_cross_entropy_with_logits
@@ -27,13 +25,14 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 import bonaface
 from bonaface.audit import Glance, glance
 from bonaface.augment import recipe
-from bonaface.batches import Batches, PixelCache, open_cache
-from bonaface.bundle import Bundle, Card, finish_bundle
+from bonaface.batches import Batch, Batches, PixelCache, open_cache
+from bonaface.bundle import Bundle, Card, finish_bundle, load_bundle
 from bonaface.calibration import Calibration, fit_calibration, fit_operating_points
 from bonaface.checkpoints import State, load, load_weights, save, save_weights
 from bonaface.config import TrainConfig
 from bonaface.crops import CropRecipe, measure_recipe, read_recipe
 from bonaface.detector import Detector
+from bonaface.devices import all_or_none, gathered, open_fabric, share_statistics, summed
 from bonaface.errors import ConfigError, DivergedError, TrainingError
 from bonaface.faces import CenterFace, open_finder
 from bonaface.files import write_text
@@ -50,6 +49,7 @@ from bonaface.samples import Samples, load_samples
 from bonaface.scores import Scores
 
 _MEASURED = 200  # training crops, to see how faces lie in them
+_SAVE_SECONDS = 600.0  # between checkpoints within an epoch
 
 
 class Watch:
@@ -86,6 +86,7 @@ class Run:
         samples: the whole data set.
         workers: threads that prepare batches.
         fingerprint: of the data.
+        fabric: the devices, and the other processes that share the run.
         mix: forges training pictures; None: it is not asked for.
         watch: is told how it goes.
     """
@@ -99,6 +100,7 @@ class Run:
     workers: int
     watch: Watch
     looked: Glance
+    fabric: Fabric
     mix: Mix | None = None
 
     @property
@@ -129,6 +131,8 @@ def train(
     resume: bool = False,
     ratios: tuple[float, float, float] | None = None,
     workers: int | None = None,
+    devices: int = 1,
+    nodes: int = 1,
     watch: Watch | None = None,
 ) -> Bundle:
     """Train a detector and write it as a bundle.
@@ -142,18 +146,35 @@ def train(
         resume: go on with the run in `out`, which was started with the same settings and data.
         ratios: shares of train, validation and test, for data that has no splits.
         workers: threads that prepare batches; None takes one for every two cores.
-        watch: is told how it goes.
+        devices: processes on each node, which share each batch (docs/scale.md); `out` has to be one
+            folder for all of them.
+        nodes: machines.
+        watch: is told how it goes; only in the first process.
 
     Raises:
         ConfigError: `out` holds another run, or the settings do not fit.
         DataError: the data cannot be used.
         DivergedError: the loss is no longer finite.
-        TrainingError: a checkpoint cannot be written.
+        TrainingError: a checkpoint cannot be written, or another process is lost.
         KeyboardInterrupt: stopped; a checkpoint was written, and `resume` goes on.
     """
     try:
-        run = prepare(data, out, config, resume=resume, ratios=ratios, workers=workers, watch=watch)
-        return _finish(run, fit(run, resume=resume))
+        run = prepare(
+            data,
+            out,
+            config,
+            resume=resume,
+            ratios=ratios,
+            workers=workers,
+            devices=devices,
+            nodes=nodes,
+            watch=watch,
+        )
+        with all_or_none(run.fabric):
+            state = fit(run, resume=resume)
+            bundle = _finish(run, state) if run.fabric.is_global_zero else None
+            run.fabric.barrier()
+        return bundle or load_bundle(out)
     except OSError as error:
         raise TrainingError(
             f"expected to write in {str(out)!r}, got: {error}; free some room and go on with "
@@ -169,42 +190,72 @@ def prepare(
     resume: bool = False,
     ratios: tuple[float, float, float] | None = None,
     workers: int | None = None,
+    devices: int = 1,
+    nodes: int = 1,
     watch: Watch | None = None,
 ) -> Run:
     """What `fit` needs: the network, and the pictures decoded. Arguments and errors of `train`."""
     watch = watch or Watch()
-    # The split's seed is not the run's: runs with other seeds are judged on the same pictures.
-    need = ("validation",) if config.forge else ("train", "validation")
-    samples = load_samples(data, ratios=ratios, need=need)
+    samples = check_run(data, out, config, resume=resume, ratios=ratios)
+    fabric = open_fabric(
+        config.precision, devices=devices, nodes=nodes, partly_frozen=config.freeze != "none"
+    )
+    if not fabric.is_global_zero:
+        watch = Watch()
     for note in samples.notes:
         watch.note(note)
-    _check_claim(out, config, resume)
-    check_settings(config, samples)
-    torch.manual_seed(config.seed)
-    made = registry.create(config)
-    if made.origin.get("fresh"):
-        watch.note(
-            f"{made.origin['loaded']} tensors come from {made.origin['weights']}, these begin "
-            f"fresh: {', '.join(made.origin['fresh'])}"
-        )
-    used = _used(samples, config)
-    cache = open_cache(used, made.preprocess, progress=watch.decoded)
-    if cache.unreadable:
-        path, reason = next(iter(cache.unreadable.items()))
-        watch.note(f"{len(cache.unreadable)} pictures cannot be read ({path}: {reason}, ...)")
-    workers = max(1, processor_count() // 2) if workers is None else workers
-    looked = glance(used)
-    watch.note(looked.line)
-    run = Run(out, config, made, cache, samples, samples.fingerprint(), workers, watch, looked)
-    if config.forge:
-        run = replace(run, mix=_mix(run))
+    # The first on each node fetches and decodes, the others find what it has left.
+    with all_or_none(fabric), fabric.rank_zero_first(local=True):
+        torch.manual_seed(config.seed)
+        made = registry.create(config)
+        if made.origin.get("fresh"):
+            watch.note(
+                f"{made.origin['loaded']} tensors come from {made.origin['weights']}, these begin "
+                f"fresh: {', '.join(made.origin['fresh'])}"
+            )
+        used = _used(samples, config)
+        cache = open_cache(used, made.preprocess, progress=watch.decoded)
+        if cache.unreadable:
+            path, reason = next(iter(cache.unreadable.items()))
+            watch.note(f"{len(cache.unreadable)} pictures cannot be read ({path}: {reason}, ...)")
+        if workers is None:
+            workers = max(1, processor_count() // 2 // devices)
+        looked = glance(used)
+        watch.note(looked.line)
+        data_is = samples.fingerprint()
+        run = Run(out, config, made, cache, samples, data_is, workers, watch, looked, fabric)
+        if config.forge:
+            run = replace(run, mix=_mix(run))
     if config.adversarial:
         watch.note(
             f"adversarial training within {config.adversarial:g} grey levels: {STEPS + 1} passes "
             "a step; loss and accuracy in training are of the attacked pictures"
         )
-    write_text(run.folder / "config.toml", config.to_toml())
+    if fabric.is_global_zero:
+        write_text(run.folder / "config.toml", config.to_toml())
     return run
+
+
+def check_run(
+    data: Path,
+    out: Path,
+    config: TrainConfig,
+    *,
+    resume: bool = False,
+    ratios: tuple[float, float, float] | None = None,
+) -> Samples:
+    """The samples of a run, and what is wrong with it that shows at once. Arguments of `train`.
+
+    Raises:
+        ConfigError: `out` holds another run, or the settings do not fit.
+        DataError: the data cannot be used.
+    """
+    # The split's seed is not the run's: runs with other seeds are judged on the same pictures.
+    need = ("validation",) if config.forge else ("train", "validation")
+    samples = load_samples(data, ratios=ratios, need=need)
+    _check_claim(out, config, resume)
+    check_settings(config, samples)
+    return samples
 
 
 def check_settings(config: TrainConfig, samples: Samples) -> None:
@@ -219,60 +270,46 @@ def check_settings(config: TrainConfig, samples: Samples) -> None:
 
 
 def fit(run: Run, *, resume: bool) -> State:
-    """Run the epochs; the best weights end in ``best.safetensors`` and in the module."""
-    config, watch = run.config, run.watch
+    """Run the epochs; the best weights end in ``best.safetensors`` and in the first's module."""
+    config, watch, fabric = run.config, run.watch, run.fabric
+    share_statistics(run.made.module, fabric)
     batches, validation = _batches(run)
-    class_weight = _class_weights(run)
-    fabric = _fabric(config)
-    network: torch.nn.Module = run.made.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    freezing = Freezing(run.made.stages(), config.freeze, config.epochs)
-    memory = _optimizer(run.made, config, freezing)
-    # Fabric's wrappers compute; what is saved, loaded and set belongs to the plain objects, after
-    # they have moved to the device.
-    module, optimizer = fabric.setup(network, memory)
-    goes_on = resume and run.last.is_file()
-    state = load(run.last, network, memory, run.note()) if goes_on else State()
+    learner = _Learner(run)
+    state = learner.load() if resume and run.last.is_file() else State()
+    _check_alike(run, state)
 
-    with (
-        _stop_requested() as stop,
-        closing(TensorBoard(run.folder / "tensorboard", len(state.history))) as board,
-    ):
+    with _stop_requested() as stop, _Diary(run, state) as diary:
         while state.epoch < config.epochs and not _patience_is_over(state, config):
-            begun, images = time.perf_counter(), 0
-            freezing.apply(network, state.epoch)
+            begun = saved = time.perf_counter()
+            images = 0
+            learner.freezing.apply(learner.network, state.epoch)
             for batch in batches.shuffled(state.epoch, state.step):
-                _set_rate(memory, _rate(run, len(batches), state.epoch, state.step))
                 # Keyed by the step, so that dropout is the same after a resume.
-                chance = torch.manual_seed(_step_seed(config.seed, state))
-                inputs, labels = fabric.to_device((batch.images, batch.labels))
-                if config.adversarial:
-                    inputs = _attacked(run, fabric, inputs, labels, chance)
-                logits = module(inputs).float()
-                loss = _loss(logits, labels, class_weight, config.label_smoothing)
-                if not math.isfinite(loss_value := float(loss.detach())):
+                chance = torch.manual_seed(_step_seed(config.seed, state, fabric.global_rank))
+                rate = _rate(run, len(batches), state.epoch, state.step)
+                loss_sum, correct = learner.step(batch, rate, chance)
+                if not math.isfinite(loss_sum):
                     raise _diverged(run, len(batches), state)
-                fabric.backward(loss)
-                norm = fabric.clip_gradients(
-                    module, optimizer, max_norm=config.clip, error_if_nonfinite=False
-                )
-                if norm is None or not math.isfinite(float(norm)):
-                    raise _diverged(run, len(batches), state)
-                optimizer.step()
-                optimizer.zero_grad()
-                images += len(labels)
+                images += batch.whole
                 state = replace(
                     state,
                     step=state.step + 1,
-                    loss_sum=state.loss_sum + loss_value * len(labels),
-                    correct=state.correct + int(((logits > 0) == (labels > 0.5)).sum()),
-                    seen=state.seen + len(labels),
+                    loss_sum=state.loss_sum + loss_sum,
+                    correct=state.correct + correct,
+                    seen=state.seen + batch.whole,
                 )
-                watch.stepped(state.epoch + 1, state.step, len(batches), loss_value, len(labels))
-                if stop.is_set():
-                    save(run.last, network, memory, state, run.note())
+                watch.stepped(
+                    state.epoch + 1, state.step, len(batches), loss_sum / batch.whole, batch.whole
+                )
+                (stopping,) = summed(fabric, stop.is_set())
+                if stopping or time.perf_counter() - saved > _SAVE_SECONDS:
+                    learner.save(state)
+                    saved = time.perf_counter()
+                if stopping:
+                    fabric.barrier()
                     raise KeyboardInterrupt
             speed = images / (time.perf_counter() - begun)
-            measured = _validate(fabric, module, validation, class_weight)
+            measured = learner.validate(validation)
             if not math.isfinite(measured["validation_loss"]):
                 raise _diverged(run, len(batches), state)
             row = Epoch(
@@ -285,15 +322,121 @@ def fit(run: Run, *, resume: bool) -> State:
                 **measured,
             )
             state, better = _next(state, row, config)
-            if better:
-                save_weights(run.best, network)
-            save(run.last, network, memory, state, run.note())
-            write_history(run.folder, state.history)
-            board.add(row)
-            watch.epoch_ended(row, better)
-    if config.epochs:
-        load_weights(run.best, network.requires_grad_())
+            learner.save(state, best=better)
+            diary.add(state, better)
+    if config.epochs and fabric.is_global_zero:
+        load_weights(run.best, learner.network.requires_grad_())
     return state
+
+
+class _Learner:
+    """The network of a run, its optimiser, and what is done with them.
+
+    Fabric's wrappers compute; what is saved, loaded and set belongs to the plain objects, after
+    they have moved to the device.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self.network: torch.nn.Module = run.made.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.freezing = Freezing(run.made.stages(), run.config.freeze, run.config.epochs)
+        self._memory = _optimizer(run.made, run.config, self.freezing)
+        self._module, self._optimizer = run.fabric.setup(self.network, self._memory)
+        self._class_weight = _class_weights(run)
+
+    def load(self) -> State:
+        """Go on from the last checkpoint."""
+        return load(self._run.last, self.network, self._memory, self._run.note())
+
+    def save(self, state: State, *, best: bool = False) -> None:
+        """Write a checkpoint, and the weights if they are the best; only the first process does."""
+        if self._run.fabric.is_global_zero:
+            if best:
+                save_weights(self._run.best, self.network)
+            save(self._run.last, self.network, self._memory, state, self._run.note())
+
+    def step(self, batch: Batch, rate: float, chance: torch.Generator) -> tuple[float, int]:
+        """Learn from a batch: its losses and right answers, summed over all processes.
+
+        The sum is not finite where the run has diverged.
+        """
+        run, config, fabric = self._run, self._run.config, self._run.fabric
+        _set_rate(self._memory, rate)
+        inputs, labels = fabric.to_device((batch.images, batch.labels))
+        if config.adversarial:
+            inputs = _attacked(run, inputs, labels, chance)
+        logits = self._module(inputs).float()
+        loss = _loss(logits, labels, self._class_weight, config.label_smoothing)
+        # Gradients are averaged over processes, whose parts may differ by a picture.
+        fabric.backward(loss * (len(labels) * fabric.world_size / batch.whole))
+        norm = fabric.clip_gradients(
+            self._module, self._optimizer, max_norm=config.clip, error_if_nonfinite=False
+        )
+        if norm is None or not math.isfinite(float(norm)):
+            return math.nan, 0
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        right = int(((logits > 0) == (labels > 0.5)).sum())
+        loss_sum, correct = summed(fabric, float(loss.detach()) * len(labels), right)
+        return loss_sum, int(correct)
+
+    def validate(self, validation: Batches) -> dict[str, float]:
+        """Figures over all of validation, of which each process scores a part."""
+        run = self._run
+        self.network.eval()
+        part: dict[int, float] = {}
+        # Not through the wrapper, which waits for the other processes: they may have fewer batches.
+        with torch.inference_mode(), run.fabric.autocast():
+            for batch in validation.in_order():
+                found = self.network(run.fabric.to_device(batch.images)).float().cpu()
+                part |= zip(batch.rows.tolist(), found.tolist(), strict=True)
+        whole = {row: logit for one in gathered(run.fabric, part) for row, logit in one.items()}
+        rows = sorted(whole)
+        logits = torch.tensor([whole[row] for row in rows])
+        labels = torch.tensor([float(run.cache.rows[row].label) for row in rows])
+        loss = float(_loss(logits, labels, self._class_weight, 0.0))
+        auc = roc_auc_score(labels.numpy(), logits.numpy()) if math.isfinite(loss) else 0.0
+        # Of the first, so that processors that round in their own ways choose the same epoch.
+        return run.fabric.broadcast(
+            {
+                "validation_loss": loss,
+                "validation_accuracy": float(((logits > 0) == (labels > 0.5)).float().mean()),
+                "validation_auc": float(auc),
+            }
+        )
+
+
+class _Diary:
+    """History, curves and TensorBoard of a run, written by the first process alone."""
+
+    def __init__(self, run: Run, state: State) -> None:
+        self._run = run
+        first, folder = run.fabric.is_global_zero, run.folder / "tensorboard"
+        self._board = TensorBoard(folder, len(state.history)) if first else None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._board is not None:
+            self._board.close()
+
+    def add(self, state: State, better: bool) -> None:
+        """An epoch ended."""
+        if self._board is not None:
+            write_history(self._run.folder, state.history)
+            self._board.add(state.history[-1])
+            self._run.watch.epoch_ended(state.history[-1], better)
+
+
+def _check_alike(run: Run, state: State) -> None:
+    """Refuse processes that would go on from different places."""
+    places = {(one.epoch, one.step) for one in gathered(run.fabric, state)}
+    if len(places) > 1:
+        raise ConfigError(
+            f"expected every process to find the same checkpoint in {str(run.folder)!r}, got "
+            f"epochs and steps {sorted(places)}; name a folder as --out that all nodes share"
+        )
 
 
 def schedule(step: int, total: int, warmup: float) -> float:
@@ -305,16 +448,12 @@ def schedule(step: int, total: int, warmup: float) -> float:
 
 
 def _attacked(
-    run: Run,
-    fabric: Fabric,
-    inputs: torch.Tensor,
-    labels: torch.Tensor,
-    chance: torch.Generator,
+    run: Run, inputs: torch.Tensor, labels: torch.Tensor, chance: torch.Generator
 ) -> torch.Tensor:
     """A batch as an attack on the network makes it, found in the precision of the training."""
     # The plain network: Fabric's wrapper lets nobody but Fabric go backward.
     network, budget = run.made.module, run.config.adversarial
-    with fabric.autocast():
+    with run.fabric.autocast():
         return perturbed(
             network, inputs, labels, run.made.preprocess, budget=budget, generator=chance
         )
@@ -326,28 +465,6 @@ def _loss(
     targets = labels * (1 - smoothing) + smoothing / 2
     weight = torch.where(labels > 0.5, class_weight[1], class_weight[0])
     return binary_cross_entropy_with_logits(logits, targets, weight)
-
-
-def _validate(
-    fabric: Fabric,
-    module: torch.nn.Module,
-    validation: Batches,
-    class_weight: tuple[float, float],
-) -> dict[str, float]:
-    module.eval()
-    found, wanted = [], []
-    with torch.inference_mode():
-        for batch in validation.in_order():
-            found.append(module(fabric.to_device(batch.images)).float().cpu())
-            wanted.append(batch.labels)
-    logits, labels = torch.cat(found), torch.cat(wanted)
-    loss = float(_loss(logits, labels, class_weight, 0.0))
-    finite = math.isfinite(loss)
-    return {
-        "validation_loss": loss,
-        "validation_accuracy": float(((logits > 0) == (labels > 0.5)).float().mean()),
-        "validation_auc": float(roc_auc_score(labels.numpy(), logits.numpy())) if finite else 0.0,
-    }
 
 
 def _next(state: State, row: Epoch, config: TrainConfig) -> tuple[State, bool]:
@@ -392,6 +509,7 @@ def _finish(run: Run, state: State) -> Bundle:
             "origin": made.origin,
             "epoch": state.best_epoch,
             "epochs_run": len(state.history),
+            "processes": run.fabric.world_size,
             "overfitting_from": overfitting_from(state.history),
             "seconds": round(sum(row.seconds for row in state.history), 1),
         },
@@ -477,6 +595,7 @@ def _rows_of(cache: PixelCache, split: str) -> NDArray[np.int64]:
 
 def _batches(run: Run) -> tuple[Batches, Batches]:
     size, balance = run.config.batch_size, run.config.balance
+    share = (run.fabric.global_rank, run.fabric.world_size)
     return (
         Batches(
             run.cache,
@@ -488,6 +607,7 @@ def _batches(run: Run) -> tuple[Batches, Batches]:
             mix=run.mix,
             seed=run.config.seed,
             workers=run.workers,
+            share=share,
         ),
         Batches(
             run.cache,
@@ -495,6 +615,7 @@ def _batches(run: Run) -> tuple[Batches, Batches]:
             run.made.preprocess,
             size,
             workers=run.workers,
+            share=share,
         ),
     )
 
@@ -573,36 +694,9 @@ def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate * group["share"]
 
 
-def _fabric(config: TrainConfig) -> Fabric:
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    if config.precision == "float32" or (config.precision == "auto" and not _native_bf16()):
-        return Fabric(accelerator="auto", devices=1, precision="32-true")
-    kinds = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    device = next((kind for kind, there in kinds.items() if there), "cpu")
-    return Fabric(accelerator=device, devices=1, plugins=[_MixedInside("bf16-mixed", device)])
-
-
-class _MixedInside(MixedPrecision):
-    """Leaves the pixels that go in as they are, where Fabric would round them to bf16.
-
-    The residual branch and the power spectrum live on differences that it would round away.
-    """
-
-    def convert_input(self, data: Any) -> Any:
-        return data
-
-
-def _native_bf16() -> bool:
-    """Whether the processor multiplies it itself."""
-    if torch.cuda.is_available():
-        return bool(torch.cuda.is_bf16_supported())
-    # Not public, and not in every version; without an answer, float32 is never wrong.
-    asked = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
-    return any(bool(getattr(torch.cpu, name, bool)()) for name in asked)
-
-
-def _step_seed(seed: int, state: State) -> int:
-    return int(np.random.SeedSequence([seed, state.epoch, state.step]).generate_state(1)[0])
+def _step_seed(seed: int, state: State, rank: int) -> int:
+    keys = [seed, state.epoch, state.step, *([rank] if rank else [])]
+    return int(np.random.SeedSequence(keys).generate_state(1)[0])
 
 
 def _patience_is_over(state: State, config: TrainConfig) -> bool:

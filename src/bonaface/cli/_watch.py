@@ -17,6 +17,7 @@ from rich.progress import (
 )
 
 from bonaface.cli._shared import printable
+from bonaface.devices import is_first
 from bonaface.history import Epoch
 from bonaface.training import Watch
 
@@ -31,6 +32,7 @@ class TerminalWatch(Watch):
         self._what = ""
         self._begun = 0.0
         self._images = 0
+        self._headed = console.is_terminal
 
     def note(self, text: str) -> None:
         """One line."""
@@ -51,7 +53,12 @@ class TerminalWatch(Watch):
         self._advance(f"epoch {epoch}", step, steps, images, f"loss {loss:.3f}")
 
     def epoch_ended(self, row: Epoch, best: bool) -> None:
-        """One line an epoch."""
+        """One line an epoch, below a header in a file."""
+        if not self._headed:
+            self._headed = True
+            self._console.print(
+                "          loss: train / validation  accuracy: train / validation", highlight=False
+            )
         self._console.print(
             f"epoch {row.epoch:3d}  loss {row.train_loss:.3f} / {row.validation_loss:.3f}  "
             f"accuracy {row.train_accuracy:.3f} / {row.validation_accuracy:.3f}  "
@@ -92,7 +99,10 @@ def terminal_progress() -> Iterator[tuple[Console, Progress]]:
         TimeRemainingColumn(),
     )
     with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
+        *columns,
+        console=console,
+        transient=True,
+        disable=not (console.is_terminal and is_first()),
     ) as progress:
         yield console, progress
 
@@ -101,8 +111,4 @@ def terminal_progress() -> Iterator[tuple[Console, Progress]]:
 def terminal_watch() -> Iterator[TerminalWatch]:
     """A watch whose bar is drawn only where stderr is a terminal; the lines always."""
     with terminal_progress() as (console, progress):
-        if not console.is_terminal:
-            console.print(
-                "          loss: train / validation  accuracy: train / validation", highlight=False
-            )
         yield TerminalWatch(console, progress)

@@ -78,6 +78,12 @@ def train(
     workers: Annotated[
         int | None, typer.Option(min=0, help="Threads that prepare batches [half the cores].")
     ] = None,
+    devices: Annotated[
+        int, typer.Option(min=1, help="Processes on each node, which share each batch.")
+    ] = 1,
+    nodes: Annotated[
+        int, typer.Option(min=1, help="Machines, on which torchrun or srun starts the processes.")
+    ] = 1,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
 ) -> None:
     """Train a detector; stop it with Ctrl-C, go on with --resume."""
@@ -85,6 +91,8 @@ def train(
     from bonaface.cli._shared import parse_channels, parse_ratios
     from bonaface.cli._watch import terminal_watch
     from bonaface.config import TrainConfig
+    from bonaface.devices import command_line, is_first, start, was_started
+    from bonaface.training import check_run
     from bonaface.training import train as run
 
     overrides = {name: given[name] for name in TrainConfig.model_fields}
@@ -95,6 +103,10 @@ def train(
         if overrides[channels] is not None:
             overrides[channels] = parse_channels(overrides[channels])
     settings = TrainConfig.read(config, **overrides)
+    ratios = parse_ratios(split)
+    if devices > 1 and nodes == 1 and not was_started():
+        check_run(data, out, settings, resume=resume, ratios=ratios)
+        raise typer.Exit(start(command_line(), devices))
     try:
         with terminal_watch() as watch:
             bundle = run(
@@ -102,15 +114,21 @@ def train(
                 out,
                 settings,
                 resume=resume,
-                ratios=parse_ratios(split),
+                ratios=ratios,
                 workers=workers,
+                devices=devices,
+                nodes=nodes,
                 watch=watch,
             )
     except KeyboardInterrupt:
+        if not is_first():
+            raise typer.Exit(130) from None
         typer.echo(
             f"bonaface: stopped; the same command with --resume goes on with {out}", err=True
         )
         raise typer.Exit(130) from None
+    if not is_first():
+        return
     card = bundle.card
     auc = card.validation["auc"]
     typer.echo(
