@@ -92,7 +92,7 @@ class TrainConfig(Config):
         forge_kinds: of forgery, out of `bonaface.forge.KINDS`; None: all.
         adversarial: train on the worst pictures within so many grey levels of each
             (`bonaface.hardening`); 0: on the pictures as they are.
-        precision: auto takes bf16 where the processor multiplies it natively, else float32.
+        precision: auto takes bf16 where it is faster (AMX, recent GPUs), else float32.
         monitor: validation figure that picks the epoch and stops the run.
         patience: epochs without a better monitor before the run stops; 0: never.
         seed: of weights, batches, augmentation and dropout.

@@ -149,6 +149,39 @@ def test_one_client_gets_a_part_of_the_places(live: Live) -> None:
     assert post(address, headers=desk).status_code == 200
 
 
+def test_who_would_wait_too_long_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two threads that need a tenth of a second for a picture each: 20 a second."""
+    now = 0.0
+    monkeypatch.setattr("bonaface.service.work.time.monotonic", lambda: now)
+    places = Places(Room(99, 99, 999, 99, 999, wait=0.22), 2, lambda *_: None)
+
+    def take(pictures: int = 1) -> ExitStack:
+        held = ExitStack()
+        held.enter_context(places.one("a", 0)).accept(pictures)
+        return held
+
+    running = [take()]
+    for _ in range(60):  # always one more comes as one is done
+        running.append(take())
+        now += 0.05
+        running.pop(0).close()
+    running += [take() for _ in range(6)]
+    # Two are judged, and the last of the others begins in a quarter of a second.
+    with pytest.raises(Problem) as problem:
+        take()
+    assert (problem.value.status, problem.value.headers["Retry-After"]) == (503, "1")
+    running.pop().close()
+    running.append(take())
+    for one in running:
+        one.close()
+    many = take(30)  # is taken when it need not wait itself
+    with pytest.raises(Problem) as problem:
+        take()
+    assert problem.value.status == 503
+    many.close()
+    assert places.taken == places.arriving == 0
+
+
 def test_places_are_given_back_whatever_happens() -> None:
     told: list[tuple[int, int, int]] = []
     places = Places(Room(2, 3, 100, 2, 80), 1, lambda *now: told.append(now))

@@ -54,8 +54,7 @@ def _processor() -> Iterator[tuple[str, str]]:
     flags = set(found[1].split()) if found else set()
     useful = [name for name in _USEFUL if name in flags]
     yield "instructions", " ".join(useful) or f"none of {' '.join(_USEFUL)}"
-    native = {"avx512_bf16", "amx_bf16"} & flags
-    yield "bf16", "multiplied natively" if native else "not native; training stays with float32"
+    yield "bf16", "fast" if "amx_bf16" in flags else "no faster; training stays with float32"
 
 
 def _devices() -> Iterator[tuple[str, str]]:

@@ -43,6 +43,10 @@ def serve(
     queue: Annotated[
         int, typer.Option(min=1, help="Requests that a process accepts at a time.")
     ] = 16,
+    wait: Annotated[
+        float,
+        typer.Option(min=0.0, help="Seconds a picture may wait for its turn before 503 is said."),
+    ] = 0.2,
     per_client: Annotated[
         int | None, typer.Option(min=1, help="Of those, of one client; default: half of them.")
     ] = None,
@@ -71,6 +75,7 @@ def serve(
         rate=rate,
         burst=max(1, round(2 * rate)),
         max_requests=queue,
+        max_wait_seconds=wait,
         max_arriving=4 * queue,
         max_client_requests=per_client or max(1, queue // 2),
         max_file_bytes=megabytes * 2**20,

@@ -76,6 +76,7 @@ class Core:
                 settings.max_held_bytes,
                 settings.max_client_requests,
                 settings.max_client_bytes,
+                settings.max_wait_seconds,
             ),
             settings.threads,
             partial(metrics.places, "photos"),

@@ -59,7 +59,7 @@ async def detect(request: Request, options: Annotated[PhotoOptions, Query()]) ->
                     415,
                     f"expected pictures, got a clip ({upload.name}); send it to /v1/detect/video",
                 )
-        place.accept()
+        place.accept(len(uploads))
         gone = threading.Event()
         tasks = [partial(_judged, core, upload, options, gone) for upload in uploads]
         with leaving(request) as left:

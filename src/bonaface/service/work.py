@@ -45,6 +45,8 @@ class Room:
         held: bytes of the bodies of both.
         client_requests: of both, of one client.
         client_held: bytes of their bodies.
+        wait: seconds that an accepted picture may have to wait for its turn, as things look when it
+            comes.
     """
 
     requests: int
@@ -52,6 +54,7 @@ class Room:
     held: int
     client_requests: int
     client_held: int
+    wait: float = math.inf
 
 
 @dataclass(slots=True)
@@ -68,14 +71,16 @@ class Places:
 
     Args:
         room: that there is.
-        threads: that work on requests, for the guess when there will be room.
+        threads: that work on pictures.
         told: called with the requests accepted and arriving, and the bytes held, when one changes.
     """
 
     def __init__(self, room: Room, threads: int, told: Callable[[int, int, int], None]) -> None:
         self._room, self._threads, self._told = room, threads, told
         self.taken = self.arriving = self.held = 0
-        self._seconds = 0.2
+        self._pictures = 0  # of the requests that are accepted
+        # Between two pictures that are done, while there are some.
+        self._seconds, self._last = 0.05, -math.inf
         self._clients: dict[str, _Client] = {}
 
     @contextmanager
@@ -90,8 +95,9 @@ class Places:
             Problem: 503, there is no room; 429, this client has its part already.
         """
         room, owner = self._room, self._clients.get(client, _Client())
-        if self.taken >= room.requests or self.arriving >= room.arriving:
+        if self.arriving >= room.arriving:
             raise self.full()
+        self._check_turn()
         if owner.requests >= room.client_requests:
             raise self._greedy()
         self._check(owner, length)
@@ -102,25 +108,26 @@ class Places:
         self._tell()
         try:
             yield place
-            self._seconds += 0.1 * (time.monotonic() - place.began - self._seconds)
+            self._learn(place)
         finally:
             self.taken -= place.accepted
             self.arriving -= not place.accepted
+            self._pictures -= place.pictures
             self.hold(owner, -place.held)
             owner.requests -= 1
             if not owner.requests:
                 del self._clients[client]
 
-    def accept(self) -> None:
-        """The body of one has come.
+    def accept(self, pictures: int) -> None:
+        """The body of one has come, with so many pictures.
 
         Raises:
             Problem: 503, there is no room for it.
         """
-        if self.taken >= self._room.requests:
-            raise self.full()
+        self._check_turn()
         self.arriving -= 1
         self.taken += 1
+        self._pictures += pictures
         self._tell()
 
     def hold(self, owner: _Client, more: int) -> None:
@@ -134,6 +141,19 @@ class Places:
     def full(self) -> Problem:
         """503, with the seconds after which there should be room."""
         return Problem.busy("request", self._wait())
+
+    def _check_turn(self) -> None:
+        """Room to be judged, and that soon: a long queue would make all of them slow."""
+        before = max(self._pictures - self._threads, 0)
+        if self.taken >= self._room.requests or before * self._seconds > self._room.wait:
+            raise self.full()
+
+    def _learn(self, place: Place) -> None:
+        now = time.monotonic()
+        if place.pictures:
+            each = (now - max(place.began, self._last)) / place.pictures
+            self._seconds += 0.1 * (each - self._seconds)
+        self._last = now
 
     def _check(self, owner: _Client, more: int) -> None:
         if self.held + more > self._room.held:
@@ -152,19 +172,19 @@ class Places:
         )
 
     def _wait(self) -> int:
-        guess = self._seconds * max(self.taken, 1) / self._threads / 2
-        return min(max(math.ceil(guess), 1), _LONGEST_WAIT)
+        return min(max(math.ceil(self._seconds * self._pictures), 1), _LONGEST_WAIT)
 
     def _tell(self) -> None:
         self._told(self.taken, self.arriving, self.held)
 
 
 class Place:
-    """That of one request; `held` bytes of its body, `accepted` when that has come."""
+    """That of one request; `held` bytes of its body, which has come when it is `accepted`."""
 
     def __init__(self, places: Places, owner: _Client) -> None:
         self._places, self._owner = places, owner
         self.held, self.accepted, self.began = 0, False, time.monotonic()
+        self.pictures = 0
 
     def grow(self, size: int) -> None:
         """To be told of the bytes of the body so far, before they are held; may raise a problem."""
@@ -172,10 +192,10 @@ class Place:
         self._places.hold(self._owner, more)
         self.held += more
 
-    def accept(self) -> None:
-        """To be told when the body has come; may raise a problem."""
-        self._places.accept()
-        self.accepted, self.began = True, time.monotonic()
+    def accept(self, pictures: int = 1) -> None:
+        """To be told when the body has come, and how much is in it; may raise a problem."""
+        self._places.accept(pictures)
+        self.accepted, self.began, self.pictures = True, time.monotonic(), pictures
 
 
 class Pool:
