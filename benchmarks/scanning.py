@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import random
 import subprocess
@@ -25,7 +26,7 @@ from bonaface.runtimes import processor_count
 from table import Row, as_markdown, as_rich, machine
 
 FACES = 64
-EVERY_SECONDS = 0.02
+EVERY_SECONDS = 0.2
 
 
 def measure(
@@ -46,7 +47,7 @@ def measure(
         few: pictures of the small source, on which rates are measured.
         many: pictures of the large one, for memory and kills.
         kills: how often the scan of the large source is killed, at random moments.
-        rounds: of rates, in which the bound and the scans take turns.
+        rounds: of rates, in which the bound and the scans take turns; 0: none is measured.
         model: of the untrained detector, a name from `bonaface models`.
         size: side of the pictures in pixels, and of the network's input.
         bundle: a detector in the place of the untrained one.
@@ -59,7 +60,7 @@ def measure(
         write_faces(folder / str(count), count, size)
     part, cores = f"scan, {size} px", processor_count()
     rows = []
-    for workers in sorted({1, cores}):
+    for workers in sorted({1, cores}) if rounds else ():
         bound, whole = [], []
         for number in range(rounds):
             bound.append(_bound(folder / str(few), bundle, workers))
@@ -71,7 +72,7 @@ def measure(
         goal = "0.85 or more"
         name = f"scan, {workers} workers"
         rows.append(Row(part, name, "pictures/s", tuple(whole), what, against, goal))
-    for one, more, goal in ((0, 2, ""), (1, 3, "1.8 or more")) if cores > 1 else ():
+    for one, more, goal in ((0, 2, ""), (1, 3, "1.8 or more")) if cores > 1 and rounds else ():
         faster = ratios(rows[more].values, rows[one].values)
         what = f"{rows[more].what}, scaling"
         rows.append(Row(part, what, "pictures/s", rows[more].values, rows[one].what, faster, goal))
@@ -171,11 +172,9 @@ def _scan(root: Path, bundle: Path, out: Path, workers: int) -> dict[str, float]
 def _family(pid: int) -> list[int]:
     found = [pid]
     for one in found:
-        try:
-            children = Path(f"/proc/{one}/task/{one}/children").read_text(encoding="ascii")
-        except OSError:
-            continue
-        found += map(int, children.split())
+        for children in Path(f"/proc/{one}/task").glob("*/children"):  # each thread has its own
+            with contextlib.suppress(OSError):
+                found += map(int, children.read_text(encoding="ascii").split())
     return found
 
 
@@ -265,6 +264,7 @@ def main() -> None:
     parser.add_argument("--many", type=int, default=200_000)
     parser.add_argument("--kills", type=int, default=0)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--size", type=int, default=96, help="of the pictures, in pixels")
     parser.add_argument("--bundle", type=Path)
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
@@ -273,7 +273,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="bonaface-scan-") as folder:
         rows = measure(
             Path(folder), few=asked.few, many=asked.many, kills=asked.kills,
-            rounds=asked.rounds, bundle=asked.bundle,
+            rounds=asked.rounds, size=asked.size, bundle=asked.bundle,
         )  # fmt: skip
     console.print(as_rich(rows))
     if asked.out:
