@@ -12,10 +12,11 @@ import bonaface
 
 # A module imports only from earlier rows, or from earlier names in its own row.
 ROWS = (
-    "errors files",
+    "errors files tars",
     "config layouts samples heif images video stream faces crops people preprocess signals "
     "corruptions forge drawn augment scores metrics fairness calibration provenance verdict "
-    "cropping forging mixing splitting importing framing facts copies probes audit equalising",
+    "cropping forging streaming mixing splitting sharding importing framing facts copies probes "
+    "audit equalising",
     "onnxfile bundle runtimes judging following detector batches models freezing history "
     "checkpoints hardening devices training tuning",
     "evaluate paper annotate compare attacks stress explain export bench scan reproduce report",

@@ -1,4 +1,4 @@
-"""Samples -> a cache of decoded crops on disk -> seeded batches that keep the model busy."""
+"""Samples -> crops, in a cache on disk or out of shards -> seeded batches, ready in time."""
 
 from __future__ import annotations
 
@@ -30,6 +30,8 @@ from bonaface.mixing import Mix
 from bonaface.preprocess import Preprocess
 from bonaface.runtimes import processor_count
 from bonaface.samples import Sample, Samples
+from bonaface.streaming import Stream, is_sharded
+from bonaface.tars import status
 
 Progress = Callable[[int, int], None]
 
@@ -63,6 +65,25 @@ class PixelCache:
     def forget(self) -> None:
         """Let the system take back the memory of the pages read so far; they stay on disk."""
         self._file.madvise(mmap.MADV_DONTNEED)
+
+    def mixed(self, drawn: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+        """Any order of so many rows."""
+        return rng.permutation(drawn)
+
+
+CropSource = PixelCache | Stream
+
+
+def open_source(
+    samples: Samples, preprocess: Preprocess, *, progress: Progress | None = None
+) -> CropSource:
+    """Where the crops of these samples come from: shards are streamed, files decoded into a cache.
+
+    Arguments and errors as for `open_cache`.
+    """
+    if not is_sharded(samples.rows):
+        return open_cache(samples, preprocess, progress=progress)
+    return Stream(samples, preprocess, cache_root() / _fingerprint(samples, preprocess))
 
 
 def open_cache(
@@ -142,7 +163,7 @@ class Batches:
     too small for batch normalisation.
 
     Args:
-        cache: decoded crops.
+        cache: where crops come from.
         chosen: rows of the cache.
         preprocess: normalises the crops.
         batch_size: largest size of a batch.
@@ -162,7 +183,7 @@ class Batches:
 
     def __init__(
         self,
-        cache: PixelCache,
+        cache: CropSource,
         chosen: NDArray[np.int64],
         preprocess: Preprocess,
         batch_size: int,
@@ -226,14 +247,14 @@ class Batches:
             half = (len(self._chosen) + len(forged)) // 2
             reals = self._by_source(0, half, rng)
             fakes = self._by_source(1, max(half - len(forged), 0), rng)
-            return rng.permutation(np.concatenate([reals, fakes, forged]))
+            return self._cache.mixed(np.concatenate([reals, fakes, forged]), rng)
         rows = np.concatenate([self._chosen, forged])
         if self._balance == "batches":
             labels = self._labels[rows]
             fakes, reals = rows[labels == 1], rows[labels == 0]
             small, large = sorted((fakes, reals), key=len)
             rows = np.concatenate([large, small, _drawn(small, len(large) - len(small), rng)])
-        return rng.permutation(rows)
+        return self._cache.mixed(rows, rng)
 
     def _by_source(self, label: int, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
         """About `count` rows of a class: of each origin a share by the root of its size."""
@@ -307,8 +328,8 @@ def _drawn(rows: NDArray[np.int64], count: int, rng: np.random.Generator) -> NDA
 def _fingerprint(samples: Samples, preprocess: Preprocess) -> str:
     digest = hashlib.sha256(f"{_VERSION} {preprocess.size} {samples.root.resolve()}".encode())
     for row in samples.rows:
-        stat = samples.absolute(row).stat()
-        digest.update(f"\0{row.path}\0{stat.st_size}\0{stat.st_mtime_ns}".encode())
+        size, changed = status(samples.absolute(row))
+        digest.update(f"\0{row.path}\0{size}\0{changed}".encode())
     return digest.hexdigest()[:32]
 
 

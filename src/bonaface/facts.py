@@ -25,8 +25,9 @@ from numpy.typing import NDArray
 
 from bonaface.errors import ImageError, MissingExtraError
 from bonaface.heif import BRANDS, check_area, check_heif
-from bonaface.images import DEFAULT_LIMITS, FORMATS, Image, os_reason, read_image
+from bonaface.images import DEFAULT_LIMITS, FORMATS, Image, os_reason, read_file, read_image
 from bonaface.samples import Sample, Samples
+from bonaface.tars import open_binary
 
 PROBED: Final = 12_000  # pictures that the probes look at, unless told otherwise
 SIDE: Final = 32  # of a thumbnail
@@ -240,11 +241,8 @@ def _in_order(
 def _read(path: Path, in_probe: bool) -> _Read:
     import imagehash
 
-    image = read_image(path)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ImageError(f"cannot be read ({error.strerror})") from error
+    data = read_file(path)
+    image = read_image(data)
     grey = cv2.cvtColor(image.pixels, cv2.COLOR_RGB2GRAY)
     bits = imagehash.phash(PIL.Image.fromarray(grey)).hash
     return _Read(
@@ -273,8 +271,9 @@ def read_file_facts(path: Path) -> FileFacts:
     """
     extension = path.suffix.lower()
     try:
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
+        with open_binary(path) as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(0)
             start = file.read(16)
             file.seek(0)
             kind = _kind(start)

@@ -27,6 +27,7 @@ import PIL.Image
 from bonaface.errors import ImageError
 from bonaface.heif import BRANDS, MOST, boxes, check_area, check_heif
 from bonaface.layouts import SUFFIXES
+from bonaface.tars import place
 
 __all__ = [
     "DEFAULT_LIMITS",
@@ -120,7 +121,7 @@ class Image:
 
 
 def read_image(source: Path | bytes, limits: ImageLimits = DEFAULT_LIMITS) -> Image:
-    """Read one image from a regular file or from bytes.
+    """Read one image from bytes, a regular file or one in a tar (`shard.tar/a.jpg`).
 
     Raises:
         ImageError: with the reason, whatever is wrong: no such file, not an image, a format that
@@ -175,13 +176,16 @@ def _from_array(array: Any, limits: ImageLimits, notes: list[str]) -> np.ndarray
 
 
 def read_file(path: Path, limits: ImageLimits = DEFAULT_LIMITS) -> bytes:
-    """The bytes of one regular file, which need not be an image.
+    """The bytes of one regular file, or of one in a tar (`shard.tar/a.jpg`); of any content.
 
     Raises:
         ImageError: with the reason: no such file, larger than the limit, no permission, ...
     """
     name = os.fsencode(path).decode("utf-8", "backslashreplace")
     try:
+        if (inside := place(path)) is not None:
+            _check_bytes(inside.size, limits, name)
+            return inside.read()
         # O_NONBLOCK: opening a pipe must not wait for a writer.
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _binary())
         with open(handle, "rb", buffering=0) as file:  # noqa: PTH123  (a handle, not a path)

@@ -20,6 +20,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Final, NamedTuple
 
 from bonaface.errors import DataError, MissingExtraError
+from bonaface.tars import TAR, index, tar_of
 
 SPLITS: Final = ("train", "validation", "test")
 LABELS: Final = ("real", "fake")  # LABELS[sample.label]
@@ -32,7 +33,7 @@ COLUMNS: Final = ("group", "generator", "age", "gender", "race", "source")
 _KNOWN: Final = frozenset({"file_name", "label", "split", *COLUMNS})
 _OURS: Final = re.compile(  # what `bonaface data` writes at the top, besides the metadata
     r"subset-\d+\.csv|failures\.csv|crop_recipe\.json|\w+_report\.json"
-    r"|(crops|forgeries|frames|imports|splits)\.jsonl"
+    r"|(crops|forgeries|frames|imports|shards|splits)\.jsonl"
 )
 _IGNORED: Final = frozenset({"__macosx", "thumbs.db", "desktop.ini"})
 _SPLIT_WORDS: Final = {
@@ -128,14 +129,32 @@ class Files:
 
     kind: Kind = IMAGES
     images: dict[str, int] = field(default_factory=dict)  # path -> bytes
+    tars: set[str] = field(default_factory=set)  # that nothing has asked about yet
     others: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    linked: list[str] = field(default_factory=list)  # folders
+
+    @property
+    def notes(self) -> list[str]:
+        """What a person should know about what is left out."""
+        notes = []
+        if left := sorted([*self.others, *self.tars]):
+            notes.append(
+                f"{len(left)} files are not {self.kind.noun} by their ending and are left "
+                f"out: {some(left)}"
+            )
+        nested = [path for path in left if PurePosixPath(path).name in METADATA_NAMES]
+        if nested:
+            notes.append(f"metadata is read at the top only, so not from {some(nested)}")
+        if self.linked:
+            notes.append(
+                f"{len(self.linked)} folders are links and were followed: {some(self.linked)}"
+            )
+        return notes
 
 
 def scan(root: Path, kind: Kind = IMAGES) -> Files:
     """Every file under `root`, except hidden ones and what macOS and Windows leave behind."""
     files = Files(kind)
-    linked: list[str] = []
     lost: list[str] = []
     status = root.stat()
     seen = {(status.st_dev, status.st_ino): "."}
@@ -160,15 +179,15 @@ def scan(root: Path, kind: Kind = IMAGES) -> Files:
                     )
                 seen[identity] = path
                 if entry.is_symlink():
-                    linked.append(path)
+                    files.linked.append(path)
                 folders.append((entry.path, path + "/"))
             elif entry.is_file() and os.path.splitext(path)[1].lower() in kind.suffixes:  # noqa: PTH122
                 files.images[path] = status.st_size
+            elif path.lower().endswith(TAR):
+                files.tars.add(path)
             elif prefix or not (entry.name in METADATA_NAMES or _OURS.fullmatch(entry.name)):
                 files.others.append(path)
-    files.others.sort()
     _check_names(files.images, lost, root)
-    _note_scan(files, linked)
     return files
 
 
@@ -195,19 +214,6 @@ def _check_names(images: Iterable[str], lost: list[str], root: Path) -> None:
             f"expected file names in UTF-8, but {len(alien)} in {root} are not: {some(alien)}; "
             "rename them (convmv does it for a whole tree)"
         )
-
-
-def _note_scan(files: Files, linked: list[str]) -> None:
-    if files.others:
-        files.notes.append(
-            f"{len(files.others)} files are not {files.kind.noun} by their ending and are left "
-            f"out: {some(files.others)}"
-        )
-    nested = [path for path in files.others if PurePosixPath(path).name in METADATA_NAMES]
-    if nested:
-        files.notes.append(f"metadata is read at the top only, so not from {some(nested)}")
-    if linked:
-        files.notes.append(f"{len(linked)} folders are links and were followed: {some(linked)}")
 
 
 # -- the folder layout --
@@ -373,7 +379,7 @@ def from_metadata(
     for where, row in table_rows(metadata):
         extra |= row.keys() - _KNOWN
         try:
-            path = _row_path(cell(row.get("file_name")), files, composed)
+            path = _row_path(cell(row.get("file_name")), root, files, composed)
             if path in drafts:
                 raise BadRowError("name a file a second time; keep one row for each")
             drafts[path] = row_draft(path, row, numbers, means)
@@ -393,17 +399,38 @@ def from_metadata(
     return list(drafts.values())
 
 
-def _row_path(name: str | None, files: Files, composed: dict[str, str]) -> str:
+def _row_path(name: str | None, root: Path, files: Files, composed: dict[str, str]) -> str:
     if name is None:
         raise BadRowError("have no file_name; give each one")
     for path in inside(name):
         found = composed.get(unicodedata.normalize("NFC", path), path)
-        if found in files.images:
+        if found in files.images or (_look_into(root, found, files) and found in files.images):
             return found
     raise BadRowError(
         f"name files that are not there or not {files.kind.noun} by their ending; restore the "
         "files or drop the rows"
     )
+
+
+def _look_into(root: Path, path: str, files: Files) -> bool:
+    """List the pictures of the tar that a path leads into, unless that has been done."""
+    tar = tar_of(path)
+    if tar not in files.tars:
+        return False
+    files.tars.remove(tar)
+    try:
+        inside = index(f"{root}/{tar}")
+    except OSError as error:
+        raise DataError(
+            f"expected pictures in {tar} of {root}, but it cannot be read to its end: "
+            f"{error.strerror}; copy or write it again"
+        ) from error
+    files.images |= {
+        f"{tar}/{one.name}": one.size
+        for one in inside.values()
+        if os.path.splitext(one.name)[1].lower() in files.kind.suffixes  # noqa: PTH122
+    }
+    return True
 
 
 def inside(name: str) -> tuple[str, str]:

@@ -16,6 +16,7 @@ from bonaface.faces import Face, Finder
 from bonaface.files import write_json
 from bonaface.forge import KINDS, Donor, check_kinds, pose_gap
 from bonaface.samples import Sample
+from bonaface.streaming import Crops
 
 FACES: Final = "faces.json"
 _VERSION: Final = 1
@@ -42,7 +43,7 @@ class Mix:
 
     def __init__(
         self,
-        pixels: Pixels,
+        pixels: Crops,
         rows: Sequence[Sample],
         faces: dict[int, Face],
         share: float,
@@ -89,7 +90,7 @@ class Mix:
 
 
 def find_faces(
-    pixels: Pixels,
+    pixels: Crops,
     rows: Sequence[Sample],
     wanted: Sequence[int],
     finder: Finder,

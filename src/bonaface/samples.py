@@ -33,6 +33,7 @@ from bonaface.layouts import (
     scan,
     some,
 )
+from bonaface.tars import open_binary, status
 
 __all__ = ["LABELS", "SPLITS", "Sample", "Samples", "load_samples"]
 
@@ -98,7 +99,7 @@ class Samples:
         }
 
     def absolute(self, sample: Sample) -> Path:
-        """Where the sample lies on disk."""
+        """Where the sample lies on disk; in a shard, the tar's path and the name in it."""
         return self.root / sample.path
 
     def fingerprint(self, *, with_split: bool = True) -> str:
@@ -111,7 +112,7 @@ class Samples:
         digest = hashlib.sha256()
         for row in self.rows:
             try:
-                size = self.absolute(row).stat().st_size
+                size, _ = status(self.absolute(row))
             except OSError as error:
                 raise DataError(
                     f"{row.path} was there when {self.root} was read and is not now "
@@ -192,7 +193,7 @@ def read_drafts(
     """
     root, metadata = locate(Path(os.path.abspath(data)))  # noqa: PTH100  (keeps links as named)
     files = scan(root, kind)
-    notes = list(files.notes)
+    notes: list[str] = []
     if metadata is None:
         drafts = from_folders(root, files, notes, label_of)
     else:
@@ -202,7 +203,7 @@ def read_drafts(
             f"expected {kind.noun} ({' '.join(sorted(kind.suffixes))}) under {root}, found none; "
             "see docs/data.md for the layouts that are read"
         )
-    return root, drafts, notes
+    return root, drafts, [*files.notes, *notes]  # only now is known which tars were not used
 
 
 def check_ratios(ratios: tuple[float, float, float] | None) -> None:
@@ -391,7 +392,7 @@ def copies(
     for row in rows:
         # What cannot be read stays a sample: the reader of images says what is wrong with it.
         with suppress(OSError):
-            by_size[os.stat(f"{root}/{row.path}").st_size].append(row)  # noqa: PTH116  (speed)
+            by_size[status(f"{root}/{row.path}")[0]].append(row)
 
     def worth(alike: list[_Row]) -> bool:
         return len(alike) > 1 and wanted(alike)
@@ -413,7 +414,7 @@ def _alike(root: Path, rows: Iterable[_Row], length: int) -> list[list[_Row]]:
     for row in rows:
         digest = hashlib.blake2b(digest_size=16)
         left = length
-        with suppress(OSError), open(f"{root}/{row.path}", "rb", buffering=0) as file:  # noqa: PTH123
+        with suppress(OSError), open_binary(f"{root}/{row.path}") as file:
             while left > 0 and (block := file.read(min(left, 2**20))):
                 digest.update(block)
                 left -= len(block)

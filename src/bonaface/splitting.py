@@ -20,6 +20,7 @@ from bonaface.cropping.journal import (
     Steps,
     carry_out,
     check_place,
+    keep,
     read_outcomes,
     resume,
 )
@@ -32,7 +33,7 @@ from bonaface.cropping.tables import (
 from bonaface.crops import RECIPE_FILE, read_recipe
 from bonaface.errors import ConfigError, DataError, ImageError
 from bonaface.files import atomic_path, write_json
-from bonaface.images import os_reason
+from bonaface.images import os_reason, read_file
 from bonaface.samples import (
     DEFAULT_RATIOS,
     LABELS,
@@ -45,6 +46,7 @@ from bonaface.samples import (
     read_drafts,
     with_splits,
 )
+from bonaface.tars import place
 
 JOURNAL: Final = "splits.jsonl"
 REPORT: Final = "split_report.json"
@@ -264,6 +266,9 @@ def take_over(source: Path, target: Path) -> bool:
         ImageError: `source` cannot be read.
         DataError: `target` is there and holds something else.
     """
+    if place(source) is not None:  # a part of a tar has no name to link to
+        keep(target, read_file(source))
+        return False
     origin = source.resolve()  # not a second name of a link
     if target.exists():
         if origin.exists() and (target.samefile(origin) or filecmp.cmp(origin, target, False)):

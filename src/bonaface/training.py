@@ -25,11 +25,12 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 import bonaface
 from bonaface.audit import Glance, glance
 from bonaface.augment import recipe
-from bonaface.batches import Batch, Batches, PixelCache, open_cache
+from bonaface.batches import Batch, Batches, CropSource, open_source
 from bonaface.bundle import Bundle, Card, finish_bundle, load_bundle
 from bonaface.calibration import Calibration, fit_calibration, fit_operating_points
 from bonaface.checkpoints import State, load, load_weights, save, save_weights
 from bonaface.config import TrainConfig
+from bonaface.cropping.journal import ahead
 from bonaface.crops import CropRecipe, measure_recipe, read_recipe
 from bonaface.detector import Detector
 from bonaface.devices import all_or_none, gathered, open_fabric, share_statistics, summed
@@ -50,6 +51,7 @@ from bonaface.scores import Scores
 
 _MEASURED = 200  # training crops, to see how faces lie in them
 _SAVE_SECONDS = 600.0  # between checkpoints within an epoch
+_PART = 256  # validation crops in memory at a time, where they are scored
 
 
 class Watch:
@@ -82,7 +84,7 @@ class Run:
         out: its folder.
         config: its settings.
         made: network, preprocessing and default learning rate.
-        cache: decoded crops of train and validation.
+        cache: crops of train and validation.
         samples: the whole data set.
         workers: threads that prepare batches.
         fingerprint: of the data.
@@ -94,7 +96,7 @@ class Run:
     out: Path
     config: TrainConfig
     made: registry.Made
-    cache: PixelCache
+    cache: CropSource
     samples: Samples
     fingerprint: str
     workers: int
@@ -214,7 +216,7 @@ def prepare(
                 f"fresh: {', '.join(made.origin['fresh'])}"
             )
         used = _used(samples, config)
-        cache = open_cache(used, made.preprocess, progress=watch.decoded)
+        cache = open_source(used, made.preprocess, progress=watch.decoded)
         if cache.unreadable:
             path, reason = next(iter(cache.unreadable.items()))
             watch.note(f"{len(cache.unreadable)} pictures cannot be read ({path}: {reason}, ...)")
@@ -518,7 +520,9 @@ def _finish(run: Run, state: State) -> Bundle:
     )
     chosen = _rows_of(cache, "validation")
     detector = Detector(Bundle(out, card))
-    logits = detector.logits([cache.pixels[i] for i in chosen])
+    parts = np.split(chosen, range(_PART, len(chosen), _PART))
+    with closing(ahead(parts, lambda part: cache.pixels[part])) as crops:
+        logits = np.concatenate([detector.logits(list(some)) for some in crops])
     labels = np.array([cache.rows[i].label for i in chosen])
     calibration = fit_calibration(logits, labels, seed=config.seed)
     scores = Scores.of_samples([cache.rows[i] for i in chosen], logits, calibration(logits))
@@ -589,7 +593,7 @@ def _used(samples: Samples, config: TrainConfig) -> Samples:
     return replace(samples, rows=tuple(sorted(rows, key=lambda row: row.path)))
 
 
-def _rows_of(cache: PixelCache, split: str) -> NDArray[np.int64]:
+def _rows_of(cache: CropSource, split: str) -> NDArray[np.int64]:
     return np.array([i for i, row in enumerate(cache.rows) if row.split == split], np.int64)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import glob
 import os
 import re
-import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import IO, Any, Final, Literal
 
 from bonaface.errors import ConfigError, DataError
 from bonaface.images import SUFFIXES, os_reason
+from bonaface.tars import DamagedTarError, members
 
 Kind = Literal["file", "tar", "parquet"]
 
@@ -152,17 +152,12 @@ def _members(name: str, file: IO[bytes]) -> Iterator[Item]:
     """The pictures of a plain tar, by their endings; where it is damaged, an item says so."""
     end = 0
     try:
-        with tarfile.open(fileobj=file, mode="r:") as tar:
-            while (member := tar.next()) is not None:
-                tar.members.clear()  # type: ignore[attr-defined]  # or every header stays
-                end = member.offset_data
-                hidden = any(part.startswith(".") for part in member.name.split("/") if part != ".")
-                ending = os.path.splitext(member.name)[1].lower()  # noqa: PTH122
-                if member.isreg() and member.sparse is None and ending in SUFFIXES and not hidden:
-                    yield Item("tar", name, member.offset_data, member.size, member.name)
-    except (tarfile.TarError, EOFError) as error:
-        text = str(error) or type(error).__name__
-        yield Item("tar", name, end + 1, reason=f"damaged tar ({text})")
+        for member in members(file):
+            end = member.at
+            if os.path.splitext(member.name)[1].lower() in SUFFIXES:  # noqa: PTH122
+                yield Item("tar", name, member.at, member.size, member.name)
+    except DamagedTarError as error:
+        yield Item("tar", name, end + 1, reason=error.strerror)
 
 
 def _rows(name: str, file: IO[bytes], column: str | None, named: bool) -> Iterator[Item]:
