@@ -124,6 +124,14 @@ def test_a_damaged_shard_keeps_what_comes_before_and_says_so(tmp_path: Path) -> 
     assert len(said) == 1
     assert said[0].startswith("damaged tar")
     assert Reader().read(items[0]) == png(0)
+    write_tar(shard, {f"{n}.png": png(n) for n in range(4)})
+    at = next(item.at for item in find_items(str(shard)) if item.member == "2.png") - 512
+    data = bytearray(shard.read_bytes())
+    data[at : at + 8] = b"\xff" * 8
+    shard.write_bytes(data)
+    assert [item.reason or item.member for item in find_items(str(shard))] == [
+        *("0.png", "1.png", "damaged tar (bad header)"),
+    ]
     (tmp_path / "t.parquet").write_bytes(b"PAR1 no")
     (item,) = find_items(str(tmp_path / "t.parquet"))
     assert (item.reason or "").startswith("damaged Parquet")

@@ -13,9 +13,10 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from sklearn.metrics import roc_auc_score
 
 import portraits
-from bonaface import batches, checkpoints, training
+from bonaface import batches, checkpoints, streaming, training
 from bonaface.bundle import load_bundle
 from bonaface.config import TrainConfig
 from bonaface.crops import RECIPE_FILE, CropRecipe
@@ -28,6 +29,7 @@ from bonaface.files import write_json
 from bonaface.images import read_image
 from bonaface.models import registry
 from bonaface.samples import load_samples
+from bonaface.sharding import shard_set
 from bonaface.training import Watch, schedule, train
 
 # Float32, with dropout and random augmentation, so that every source of chance is in play.
@@ -530,3 +532,62 @@ def test_bf16_leaves_the_pixels_as_they_are():
     found = fabric.setup(network)(images)
     assert torch.equal(seen[0], images)
     assert not torch.equal(found, network(images))  # inside it is bf16 all the same
+
+
+# -- out of shards --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def shards(data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sharded") / "shards"
+    shard_set(load_samples(data), folder, size=12_000)
+    assert len(list(folder.glob("train-*.tar"))) > 2
+    return folder
+
+
+def test_a_run_out_of_shards_resumes_to_the_bit(shards, tmp_path, no_export, monkeypatch):
+    monkeypatch.setenv("BONAFACE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(streaming, "BUFFER", 12)
+    train(shards, tmp_path / "whole", CONFIG, workers=2)
+    for where in ((1, 2), (3, 4)):
+        press = Until(*where, lambda: os.kill(os.getpid(), signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            train(shards, tmp_path / "run", CONFIG, watch=press, resume=where != (1, 2))
+    train(shards, tmp_path / "run", CONFIG, resume=True)
+    assert_same_run(tmp_path / "whole", tmp_path / "run")
+    assert not (tmp_path / "cache").exists(), "no pixels are kept on the disk"
+
+
+def test_out_of_shards_it_learns_and_becomes_a_bundle(tmp_path, monkeypatch):
+    monkeypatch.setattr(streaming, "BUFFER", 16)
+    monkeypatch.setattr(training, "_PART", 5)
+    files = tmp_path / "files"
+    write_drawn_set(files, {"train": 32, "validation": 12}, seed=3, size=32)
+    for path in files.glob("*/fake/*.jpg"):  # fakes that are darker are soon told
+        Image.fromarray(np.asarray(Image.open(path)) // 2).save(path, quality=95)
+    write_json(files / RECIPE_FILE, CropRecipe(1.4, origin="a test").to_dict())
+    samples = load_samples(files)
+    shard_set(samples, tmp_path / "shards", size=16_000)
+    config = CONFIG.model_copy(update={"epochs": 4, "augment": "flip", "lr": 2e-3})
+    bundle = train(tmp_path / "shards", tmp_path / "run", config)
+    auc = bundle.card.validation["auc"]
+    assert auc["value"] > 0.95
+    assert auc["n"] == 24
+    assert bundle.recipe == CropRecipe(1.4)
+    # Measured on its own pictures, which lie as files too.
+    validation = samples.split("validation")
+    crops = [read_image(validation.absolute(row)).pixels for row in validation.rows]
+    labels = [row.label for row in validation.rows]
+    assert roc_auc_score(labels, Detector(bundle).logits(crops)) == pytest.approx(auc["value"])
+
+
+def test_a_picture_lost_from_a_shard_ends_a_run_by_name(shards, tmp_path, no_export):
+    copy = tmp_path / "shards"
+    shutil.copytree(shards, copy)
+
+    def lose():
+        for path in copy.glob("train-*.tar"):
+            path.write_bytes(path.read_bytes()[:2000])
+
+    with pytest.raises(DataError, match=r"train-\d+\.tar/\d+\.jpg .*damaged tar.*--resume"):
+        train(copy, tmp_path / "run", CONFIG, watch=Until(1, 2, lose), workers=0)
