@@ -144,6 +144,7 @@ def test_a_shard_that_is_lost_or_cut_is_written_again(source: Path, tmp_path: Pa
     samples, out = load_samples(source), tmp_path / "out"
     shard_set(samples, out, size=SIZE)
     before = tree(out)
+    (out / ".train-000003.tar.0123abcd.tmp").write_bytes(b"as a killed run leaves it")
     (out / "train-000001.tar").unlink()
     cut = out / "train-000002.tar"
     cut.write_bytes(cut.read_bytes()[:2000])

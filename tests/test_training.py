@@ -355,9 +355,11 @@ def every_face(monkeypatch):
     monkeypatch.setattr(training, "CenterFace", EveryFace)
 
 
+@pytest.mark.parametrize("source", ["data", "shards"])
 def test_forged_faces_join_and_a_stopped_run_resumes_bit_equal(
-    data, tmp_path, no_export, every_face
+    source, request, tmp_path, no_export, every_face
 ):
+    data = request.getfixturevalue(source)
     steps = []
     seen = Watch()
     seen.stepped = lambda epoch, step, total, loss, images: steps.append((epoch, images))

@@ -118,6 +118,8 @@ def shard_set(
         "shard_bytes": size,
     }
     header, lines = resume(out, JOURNAL, header, "shards", {})
+    for left in out.glob(f".*{TAR}.*.tmp"):  # by a run that was killed
+        left.unlink()
     known = read_outcomes(lines, Outcome)
     plan = _plan(samples, size)
     done = {
