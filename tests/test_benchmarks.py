@@ -177,10 +177,11 @@ def test_every_mode_names_parameters_that_exist(load: Callable[[str], Any]) -> N
 
 def test_decoding(load: Callable[[str], Any], tmp_path: Path) -> None:
     rows = check(load("decoding").measure(tmp_path, count=20, size=32, rounds=2))
-    one, every = rows.values()
-    assert every.against == one.what
-    assert len(every.ratios) == 2
-    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+    one, every, stream, streams = rows.values()
+    assert every.against == stream.against == one.what
+    assert streams.against == every.what
+    assert len(every.ratios) == len(streams.ratios) == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "shards"]
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="only Linux tells")
