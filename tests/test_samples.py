@@ -672,7 +672,11 @@ def test_copies_are_told_by_every_byte(tmp_path):
     start = b"\0" * (3 * 2**16)
     (tmp_path / "train/real/a.bmp").write_bytes(start + b"a")
     (tmp_path / "test/real/b.bmp").write_bytes(start + b"b")
-    assert len(load_samples(tmp_path)) == 26
+    for split in ("train", "test"):  # of a size that others have too, and the same at first
+        (tmp_path / split / "real/d.bmp").write_bytes(start + b"dd" + split.encode())
+    (tmp_path / "validation/real/d.bmp").write_bytes(start + b"ddother")
+    (tmp_path / "train/real/e.bmp").write_bytes(start + b"eetest")
+    assert len(load_samples(tmp_path)) == 30
     (tmp_path / "validation/fake/c.bmp").write_bytes(start + b"b")
     assert "test/real/b.bmp = validation/fake/c.bmp" in refused(tmp_path)
 

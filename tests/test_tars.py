@@ -52,6 +52,7 @@ def test_a_folder_may_be_called_so(tmp_path: Path) -> None:
     write_tar(folder / "y.TAR", {"b.png": png(3)})
     assert place(folder / "a.png") is None
     assert read_file(folder / "a.png") == png(9)
+    assert read_file(folder / "y.TAR" / "b.png") == png(3)
 
 
 def test_headers_are_read_once_until_the_tar_is_changed(

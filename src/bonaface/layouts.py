@@ -183,7 +183,7 @@ def scan(root: Path, kind: Kind = IMAGES) -> Files:
                 folders.append((entry.path, path + "/"))
             elif entry.is_file() and os.path.splitext(path)[1].lower() in kind.suffixes:  # noqa: PTH122
                 files.images[path] = status.st_size
-            elif path.lower().endswith(TAR):
+            elif kind == IMAGES and path.lower().endswith(TAR):
                 files.tars.add(path)
             elif prefix or not (entry.name in METADATA_NAMES or _OURS.fullmatch(entry.name)):
                 files.others.append(path)

@@ -378,7 +378,7 @@ def leaks(samples: Samples, noun: str = IMAGES.noun) -> Iterator[str]:
 
 
 def copies(
-    root: Path, rows: Iterable[_Row], wanted: Callable[[Sequence[_Row]], bool] = bool
+    root: Path, rows: Sequence[_Row], wanted: Callable[[Sequence[_Row]], bool] = bool
 ) -> Iterator[list[_Row]]:
     """Sets of two or more rows whose files hold the same bytes, without empty files.
 
@@ -397,22 +397,31 @@ def copies(
     def worth(alike: list[_Row]) -> bool:
         return len(alike) > 1 and wanted(alike)
 
-    for size, members in by_size.items():
-        if size and worth(members):
-            for alike in filter(worth, _alike(root, members, 2**16)):
-                same = [alike] if size <= 2**16 else _alike(root, alike, size)
-                yield from filter(worth, same)
+    sizes = {
+        row.path: size
+        for size, members in by_size.items()
+        if size and worth(members)
+        for row in members
+    }
+    # In the order of the rows, which in a shard is that of the bytes.
+    met = [row for row in rows if row.path in sizes]
+    for alike in filter(worth, _alike(root, met, sizes, 2**16)):
+        size = sizes[alike[0].path]
+        same = [alike] if size <= 2**16 else _alike(root, alike, sizes, size)
+        yield from filter(worth, same)
 
 
 def _crosses(rows: Sequence[Sample]) -> bool:
     return any(row.split != rows[0].split for row in rows)
 
 
-def _alike(root: Path, rows: Iterable[_Row], length: int) -> list[list[_Row]]:
-    """Rows by the first `length` bytes of their files."""
+def _alike(
+    root: Path, rows: Iterable[_Row], sizes: Mapping[str, int], length: int
+) -> list[list[_Row]]:
+    """Rows by the size and the first `length` bytes of their files."""
     found: dict[bytes, list[_Row]] = defaultdict(list)
     for row in rows:
-        digest = hashlib.blake2b(digest_size=16)
+        digest = hashlib.blake2b(b"%d " % sizes[row.path], digest_size=16)
         left = length
         with suppress(OSError), open_binary(f"{root}/{row.path}") as file:
             while left > 0 and (block := file.read(min(left, 2**20))):

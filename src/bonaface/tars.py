@@ -109,9 +109,9 @@ def _index(name: str, status: os.stat_result) -> dict[str, Member]:
 def tar_of(path: str) -> str | None:
     """The part of a path, with forward slashes, that names a tar; None: it leads into none.
 
-    By name alone: a folder may be called so.
+    By name alone: a folder may be called so. Of several, the innermost.
     """
-    at = path.lower().find(_INTO)
+    at = path.lower().rfind(_INTO)
     return None if at < 0 else path[: at + len(TAR)]
 
 

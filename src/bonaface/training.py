@@ -50,8 +50,8 @@ from bonaface.samples import Samples, load_samples
 from bonaface.scores import Scores
 
 _MEASURED = 200  # training crops, to see how faces lie in them
+_PART = 64  # validation crops in memory at a time, where they are scored
 _SAVE_SECONDS = 600.0  # between checkpoints within an epoch
-_PART = 256  # validation crops in memory at a time, where they are scored
 
 
 class Watch:
