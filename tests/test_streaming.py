@@ -158,9 +158,11 @@ def test_what_is_drawn_again_is_there_again(stream: Stream) -> None:
 
 
 def test_shares_of_several_processes_are_one_epoch(stream: Stream) -> None:
-    batches = list(make(stream).shuffled(0))
-    shares = [[batch.rows[rank::3] for batch in batches] for rank in range(3)]
-    assert sorted(np.concatenate([row for share in shares for row in share])) == list(range(COUNT))
+    shares = [rows_of(make(stream, share=(rank, 3)).shuffled(0)) for rank in range(3)]
+    assert sorted(np.concatenate(shares)) == list(range(COUNT))
+    for rank, share in enumerate(shares):
+        whole = [row for batch in make(stream).shuffled(0) for row in batch.rows[rank::3]]
+        assert share == whole
 
 
 def test_forged_crops_join(stream: Stream) -> None:
