@@ -20,6 +20,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -34,6 +35,7 @@ from bonaface.detector import Detector
 from bonaface.files import write_json, write_text
 from bonaface.images import read_image
 from bonaface.service.settings import Settings
+from broken import broken_uploads
 from photos import photo
 from pictures import jpegs
 from table import Row, as_markdown, as_rich, machine
@@ -290,7 +292,8 @@ def growth(bundle: Path, folder: Path, minutes: float) -> tuple[list[Row], list[
     for body, data in zip(bodies, files.values(), strict=True):
         body.file.write_bytes(data)
     seen: list[float] = []
-    with serving(bundle, folder) as service:
+    # All four clients are to be taken in, for that takes the most memory.
+    with serving(bundle, folder, "--wait", "60") as service:
         over = threading.Event()
 
         def look() -> None:
@@ -305,13 +308,12 @@ def growth(bundle: Path, folder: Path, minutes: float) -> tuple[list[Row], list[
             turn += 1
         over.set()
         watcher.join()
-    return halves(seen, minutes), seen
+    return halves(seen, f"memory, {minutes:g} minutes"), seen
 
 
-def halves(seen: Sequence[float], minutes: float) -> list[Row]:
+def halves(seen: Sequence[float], part: str) -> list[Row]:
     """Memory in the second half against the first, without the first tenth of all."""
     first, second = seen[len(seen) // 10 : len(seen) // 2], seen[len(seen) // 2 :]
-    part = f"memory, {minutes:g} minutes"
     rows = []
     for what, of in (("median", statistics.median), ("most", max)):
         before, after = of(first), of(second)
@@ -329,6 +331,41 @@ def halves(seen: Sequence[float], minutes: float) -> list[Row]:
             )
         )
     return rows
+
+
+def broken(
+    bundle: Path, folder: Path, count: int, clients: int = 4
+) -> tuple[list[Row], list[float]]:
+    """Uploads that are no good: how they are answered, and memory while they come."""
+    waiting = broken_uploads(count)
+    lock, found, seen = threading.Lock(), Counter[int](), []
+    with serving(bundle, folder) as service:
+
+        def client() -> None:
+            while True:
+                with lock:
+                    upload = next(waiting, None)
+                    seen.append(service.memory())
+                if upload is None:
+                    return
+                kind, body = upload
+                while (status := asked(f"{service.url}/v1/detect", body, kind)) in {429, 503}:
+                    time.sleep(0.2)
+                found[status] += 1
+
+        with ThreadPoolExecutor(clients) as pool:
+            for one in [pool.submit(client) for _ in range(clients)]:
+                one.result()
+        healthy = asked(f"{service.url}/v1/detect", photo(1))
+    part = f"{count:,} broken uploads"
+    wrong = sum(n for status, n in found.items() if status == 0 or status >= 500)
+    rows = [
+        Row(part, "answered by a verdict (200)", "requests", (found[200],)),
+        Row(part, "refused (4xx)", "requests", (sum(found.values()) - found[200] - wrong,)),
+        Row(part, "5xx, or no answer", "requests", (wrong,), goal="0"),
+        Row(part, "a sound photo afterwards, status", "", (healthy,), goal="200"),
+    ]
+    return rows + halves(seen, part), seen
 
 
 def killed(bundle: Path, folder: Path, seconds: float, clients: int = 4) -> list[Row]:
@@ -382,7 +419,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=30, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=3, help="of the throughput")
     parser.add_argument("--minutes", type=float, default=0, help="of load while memory is watched")
-    parser.add_argument("--only", choices=("throughput", "latency", "memory", "kill"))
+    parser.add_argument("--broken", type=int, default=0, help="uploads that are no good")
+    parser.add_argument("--only", choices=("throughput", "latency", "memory", "broken", "kill"))
     parser.add_argument("--out", type=Path, help="write FILE.json, and FILE.md beside it")
     given = parser.parse_args()
     if shutil.which("h2load") is None:
@@ -396,6 +434,9 @@ def main() -> None:
             rows += latency(given.bundle, folder, given.seconds)
         if given.minutes and given.only in (None, "memory"):
             found, course = growth(given.bundle, folder, given.minutes)
+            rows += found
+        if given.broken and given.only in (None, "broken"):
+            found, course = broken(given.bundle, folder, given.broken)
             rows += found
         if given.only in (None, "kill"):
             rows += killed(given.bundle, folder, given.seconds)

@@ -228,7 +228,7 @@ def test_serving_keeps_a_rate(load: Callable[[str], Any], rate: float) -> None:
 
 def test_serving_compares_halves_and_counts_losses(load: Callable[[str], Any]) -> None:
     serving = load("serving")
-    rows = check(serving.halves([500.0, *[100.0] * 9, *[150.0] * 10], 1))
+    rows = check(serving.halves([500.0, *[100.0] * 9, *[150.0] * 10], "memory"))
     assert rows["anonymous, second half, median"].ratios == (1.5,)
     answers = [(0.0, 1.0, 200), (1.0, 3.0, 0), (1.5, 3.0, 200), (2.5, 3.0, 200)]
     rows = check(serving.told_of_kill(answers, 2.0, 0.5))

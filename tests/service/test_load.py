@@ -157,7 +157,10 @@ def test_who_would_wait_too_long_is_told_at_once(monkeypatch: pytest.MonkeyPatch
 
     def take(pictures: int = 1) -> ExitStack:
         held = ExitStack()
-        held.enter_context(places.one("a", 0)).accept(pictures)
+        place = held.enter_context(places.one("a", 0))
+        place.accept(pictures)
+        for _ in range(pictures):
+            held.callback(place.done)
         return held
 
     running = [take()]

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -151,3 +152,20 @@ def test_that_limit_would_be_noticed(tmp_path: Path) -> None:
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)),
     )
     assert "File too large" in done.stderr
+
+
+def test_broken_uploads_are_answered(
+    client: Start, monkeypatch: pytest.MonkeyPatch, pytestconfig: pytest.Config
+) -> None:
+    """A few of those that benchmarks/serving.py sends by thousands."""
+    monkeypatch.syspath_prepend(pytestconfig.rootpath / "benchmarks")
+    from broken import WAYS, broken_uploads
+
+    one = client()
+    statuses = Counter[int]()
+    for kind, body in broken_uploads(12 * len(WAYS), seed=1):
+        answer = one.post("/v1/detect", content=body, headers={"content-type": kind})
+        assert answer.status_code < 500, (kind, body[:200], answer.text)
+        statuses[answer.status_code] += 1
+    assert min(statuses[200], statuses[400], statuses[415]) > 0
+    assert one.post("/v1/detect", content=photo()).json()[0]["kind"] == "photo"

@@ -63,7 +63,7 @@ async def detect(request: Request, options: Annotated[PhotoOptions, Query()]) ->
         gone = threading.Event()
         tasks = [partial(_judged, core, upload, options, gone) for upload in uploads]
         with leaving(request) as left:
-            found = await core.photos.run(tasks, gone, left)
+            found = await core.photos.run(tasks, gone, left, place.done)
     return Response(b"[" + b",".join(found) + b"]", media_type="application/json")
 
 

@@ -78,7 +78,7 @@ class Places:
     def __init__(self, room: Room, threads: int, told: Callable[[int, int, int], None]) -> None:
         self._room, self._threads, self._told = room, threads, told
         self.taken = self.arriving = self.held = 0
-        self._pictures = 0  # of the requests that are accepted
+        self._pictures = 0  # of the accepted requests, that are not done
         # Between two pictures that are done, while there are some.
         self._seconds, self._last = 0.05, -math.inf
         self._clients: dict[str, _Client] = {}
@@ -108,7 +108,6 @@ class Places:
         self._tell()
         try:
             yield place
-            self._learn(place)
         finally:
             self.taken -= place.accepted
             self.arriving -= not place.accepted
@@ -130,6 +129,13 @@ class Places:
         self._pictures += pictures
         self._tell()
 
+    def done(self, began: float) -> None:
+        """One of the pictures of a request that was accepted at that time is done."""
+        now = time.monotonic()
+        self._seconds += 0.1 * (now - max(began, self._last) - self._seconds)
+        self._last = now
+        self._pictures -= 1
+
     def hold(self, owner: _Client, more: int) -> None:
         """Count bytes that are to be held, or, below 0, no longer are; Problem as of `one`."""
         if more > 0:
@@ -147,13 +153,6 @@ class Places:
         before = max(self._pictures - self._threads, 0)
         if self.taken >= self._room.requests or before * self._seconds > self._room.wait:
             raise self.full()
-
-    def _learn(self, place: Place) -> None:
-        now = time.monotonic()
-        if place.pictures:
-            each = (now - max(place.began, self._last)) / place.pictures
-            self._seconds += 0.1 * (each - self._seconds)
-        self._last = now
 
     def _check(self, owner: _Client, more: int) -> None:
         if self.held + more > self._room.held:
@@ -197,6 +196,11 @@ class Place:
         self._places.accept(pictures)
         self.accepted, self.began, self.pictures = True, time.monotonic(), pictures
 
+    def done(self) -> None:
+        """To be told when one of its pictures is done."""
+        self.pictures -= 1
+        self._places.done(self.began)
+
 
 class Pool:
     """Threads for one kind of work; `run` waits for it from the event loop."""
@@ -205,12 +209,17 @@ class Pool:
         self._threads = ThreadPoolExecutor(threads, name)
 
     async def run(
-        self, tasks: Sequence[Callable[[], T]], gone: threading.Event, left: asyncio.Future[None]
+        self,
+        tasks: Sequence[Callable[[], T]],
+        gone: threading.Event,
+        left: asyncio.Future[None],
+        done: Callable[[], None] = lambda: None,
     ) -> list[T]:
         """Do the tasks, and give what they return in their order.
 
         Args:
             tasks: to be done in threads.
+            done: called when one of them is done; from the event loop.
             gone: set when nobody waits any more; the tasks may look at it.
             left: is done when nobody waits any more.
 
@@ -218,7 +227,10 @@ class Pool:
             GoneError: `left` came first. What had not begun is not done; what had, has ended.
         """
         futures = [self._threads.submit(task) for task in tasks]
-        every = asyncio.gather(*map(asyncio.wrap_future, futures))
+        waiting = [asyncio.wrap_future(future) for future in futures]
+        for one in waiting:
+            one.add_done_callback(lambda one: None if one.cancelled() else done())
+        every = asyncio.gather(*waiting)
         try:
             waited: set[asyncio.Future[Any]] = {every, left}
             await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
