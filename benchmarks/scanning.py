@@ -15,6 +15,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -25,6 +26,7 @@ from bonaface.files import write_json, write_text
 from bonaface.runtimes import processor_count
 from table import Row, as_markdown, as_rich, machine
 
+Faces = Literal["auto", "none"]
 FACES = 64
 EVERY_SECONDS = 0.2
 
@@ -41,6 +43,8 @@ def measure(
     bundle: Path | None = None,
 ) -> list[Row]:
     """Pictures a second by workers, against decode + find + score; memory; rows after kills.
+
+    For memory and kills no faces are looked for: the pictures are crops, many more an hour.
 
     Args:
         folder: new; holds the pictures and the scans.
@@ -65,7 +69,7 @@ def measure(
         for number in range(rounds):
             bound.append(_bound(folder / str(few), bundle, workers))
             out = folder / f"{few}-{workers}-{number}.parquet"
-            whole.append(_scan(folder / str(few), bundle, out, workers)["rate"])
+            whole.append(_scan(folder / str(few), bundle, out, workers, "auto")["rate"])
         what = f"decode + find + score, {workers} at a time"
         rows.append(Row(part, what, "pictures/s", tuple(bound)))
         against = ratios(whole, bound)
@@ -101,7 +105,7 @@ def _memory(folder: Path, bundle: Path, few: int, many: int, part: str) -> list[
     peaks = {}
     for count in (few, many):
         out = folder / f"{count}-whole.parquet"
-        peaks[count] = _scan(folder / str(count), bundle, out, processor_count())["peak"]
+        peaks[count] = _scan(folder / str(count), bundle, out, processor_count(), "none")["peak"]
     small, large = f"peak of all processes, {few:,} pictures", f"the same, {many:,} pictures"
     against = ratios((peaks[many],), (peaks[few],))
     return [
@@ -120,14 +124,14 @@ def _killed(folder: Path, bundle: Path, many: int, kills: int) -> list[Row]:
     chunks = -(-many // 256)
     for number in range(kills):
         goal = chunks * (number + rng.random()) / kills
-        command = _command(root, bundle, out, processor_count())
+        command = _command(root, bundle, out, processor_count(), "none")
         with subprocess.Popen(command, stdout=subprocess.DEVNULL) as running:
             parts = Path(f"{out}.scan")
             while running.poll() is None and len(list(parts.glob("part-*"))) < goal:
                 time.sleep(0.01)
             time.sleep(rng.uniform(0, 0.5))
             running.kill()
-    _scan(root, bundle, out, processor_count())
+    _scan(root, bundle, out, processor_count(), "none")
     timings = [name for name in whole.column_names if name.endswith("_ms")]
     same = pq.read_table(out).drop_columns(timings).equals(whole.drop_columns(timings))
     if not same:
@@ -139,18 +143,18 @@ def _killed(folder: Path, bundle: Path, many: int, kills: int) -> list[Row]:
 # -- in processes ---------------------------------------------------------------------------------
 
 
-def _command(root: Path, bundle: Path, out: Path, workers: int) -> list[str]:
+def _command(root: Path, bundle: Path, out: Path, workers: int, faces: Faces) -> list[str]:
     file = str(Path(__file__).resolve())
-    return [sys.executable, file, "--scan", str(root), str(bundle), str(out), str(workers)]
+    return [sys.executable, file, "--scan", str(root), str(bundle), str(out), str(workers), faces]
 
 
-def _scan(root: Path, bundle: Path, out: Path, workers: int) -> dict[str, float]:
+def _scan(root: Path, bundle: Path, out: Path, workers: int, faces: Faces) -> dict[str, float]:
     """A scan in a process of its own: pictures a second once its workers are at work, peak MiB.
 
     The peak is that of the sum over its processes of the memory that is their own (PSS).
     """
     with subprocess.Popen(
-        _command(root, bundle, out, workers), stdout=subprocess.PIPE, text=True
+        _command(root, bundle, out, workers, faces), stdout=subprocess.PIPE, text=True
     ) as running:
         peak, over = 0.0, threading.Event()
 
@@ -236,7 +240,9 @@ def _bound_child(root: Path, bundle: Path, number: int, workers: int) -> int:
     return len(files)
 
 
-def _scan_child(root: Path, bundle: Path, out: Path, workers: int) -> dict[str, float]:
+def _scan_child(
+    root: Path, bundle: Path, out: Path, workers: int, faces: Faces
+) -> dict[str, float]:
     from collections import Counter
 
     from bonaface.scan import ScanWatch, scan
@@ -252,7 +258,7 @@ def _scan_child(root: Path, bundle: Path, out: Path, workers: int) -> dict[str, 
                 self.begun = self.ended
 
     clock = Clock()
-    scan([str(root)], bundle, out, workers=workers, watch=clock)
+    scan([str(root)], bundle, out, faces=faces, workers=workers, watch=clock)
     (begun, first), (ended, last) = clock.begun, clock.ended
     return {"rate": (last - first) / max(ended - begun, 1e-9)}
 
@@ -284,7 +290,8 @@ def main() -> None:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--scan"]:
         root, bundle, out = map(Path, sys.argv[2:5])
-        print(json.dumps(_scan_child(root, bundle, out, int(sys.argv[5]))))
+        faces: Faces = "none" if sys.argv[6] == "none" else "auto"
+        print(json.dumps(_scan_child(root, bundle, out, int(sys.argv[5]), faces)))
     elif sys.argv[1:2] == ["--bound"]:
         root, bundle = map(Path, sys.argv[2:4])
         print(json.dumps(_bound_child(root, bundle, *map(int, sys.argv[4:6]))))
