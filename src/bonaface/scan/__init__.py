@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol
@@ -70,10 +70,14 @@ class Scan:
     replaced: int
 
 
-class _Engine(Protocol):
+class Engine(Protocol):
+    """Judges chunks somewhere; `Pool` and `Cluster` are two."""
+
     replaced: int
 
-    def judged(self, chunks: Iterator[Chunk], told: Told) -> Iterator[Judged]: ...
+    def judged(self, chunks: Iterator[Chunk], told: Told) -> Iterator[Judged]:
+        """As `Pool.judged`: each chunk once, in any order."""
+        ...
 
 
 def scan(
@@ -128,30 +132,62 @@ def scan(
         raise ConfigError(f"expected the name of a file to write, got the folder {str(out)!r}")
     if workers is not None and workers < 1:
         raise ConfigError(f"expected at least 1 process, got {workers}; ask for more")
+    return carry_out(
+        out,
+        asked,
+        items=lambda: _items(sources, column, out),
+        engine=lambda: _engine(engine, job, workers, bundle),
+        reader=Reader(column),
+        watch=watch,
+    )
+
+
+def carry_out(
+    out: Path,
+    asked: dict[str, Any],
+    *,
+    items: Callable[[], Iterable[Item]],
+    engine: Callable[[], Engine],
+    reader: Reader,
+    watch: ScanWatch,
+) -> Scan:
+    """What of a scan is the same whatever is listed, and wherever it is judged.
+
+    Args:
+        out: absolute path of the file to write.
+        asked: what the scan is, JSON-ready; with `dedupe` and `pictures_a_chunk`.
+        items: lists the pictures; called where that was not done before.
+        engine: makes what judges them; called where some may be left to judge.
+        reader: reads them, to find copies.
+        watch: is told how it goes.
+
+    Raises:
+        ConfigError: `out` was begun with other settings, or another process writes it.
+        DataError: `out` is something else.
+    """
     work = Work(out)
+    judged, seconds, replaced = 0, 0.0, 0
     if not out.exists():
         with work.held():
-            work.begin(
-                asked, lambda path: write_plan(path, _items(sources, column, out), watch.found)
-            )
-            plan = Plan(work.plan_file, chunk)
-            try:
-                if dedupe:
-                    plan.find_copies(Reader(column), watch.hashed)
-                made = _engine(engine, job, workers, bundle)
-                judged, seconds = _judge(work, plan, made, watch)
-                watch.joining()
-                work.finish(plan, asked)
-            finally:
-                plan.close()
-        work.clear()
-        return Scan(out, summarise(out), judged, seconds, made.replaced)
+            if not out.exists():  # another process may have finished it just now
+                work.begin(asked, lambda path: write_plan(path, items(), watch.found))
+                plan = Plan(work.plan_file, asked["pictures_a_chunk"])
+                try:
+                    if asked["dedupe"]:
+                        plan.find_copies(reader, watch.hashed)
+                    made = engine()
+                    judged, seconds = _judge(work, plan, made, watch)
+                    replaced = made.replaced
+                    watch.joining()
+                    work.finish(plan, asked)
+                finally:
+                    plan.close()
     check_same(read_note(out), asked, out)
-    work.clear()  # an earlier call may have been killed just before
-    return Scan(out, summarise(out), 0, 0.0, 0)
+    work.clear()  # also what an earlier call left that was killed just before
+    return Scan(out, summarise(out), judged, seconds, replaced)
 
 
-def _judge(work: Work, plan: Plan, engine: _Engine, watch: ScanWatch) -> tuple[int, float]:
+def _judge(work: Work, plan: Plan, engine: Engine, watch: ScanWatch) -> tuple[int, float]:
     """Judge and commit what is not committed; how many pictures that were, and the seconds."""
     counts: Counter[str] = Counter()
     todo = 0
@@ -228,7 +264,7 @@ def _manifest(
     }
 
 
-def _engine(name: str, job: Job, workers: int | None, bundle: Bundle) -> _Engine:
+def _engine(name: str, job: Job, workers: int | None, bundle: Bundle) -> Engine:
     card = bundle.card
 
     def lost(item: Item, reason: str) -> list[Row]:

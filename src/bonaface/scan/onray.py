@@ -43,15 +43,19 @@ class Cluster:
 
     def judged(self, chunks: Iterator[Chunk], told: Told) -> Iterator[Judged]:
         """As `Pool.judged`."""
-        if not ray.is_initialized():
-            ray.init(log_to_driver=False, include_dashboard=False)
         while some := {chunk.number: chunk for chunk in islice(chunks, _TOGETHER)}:
-            for number, found in self._results(some):
+            for number, found in self._results(dict(some)):
+                chunk = some.pop(number, None)
+                if chunk is None:  # judged again after a node was lost; the first counts
+                    continue
                 for rows in found:
                     told(rows)
-                yield some[number], found
+                yield chunk, found
 
     def _results(self, chunks: dict[int, Chunk]) -> Iterator[tuple[int, Any]]:
+        """The rows of each chunk at least once; the only place that knows of Ray."""
+        if not ray.is_initialized():
+            ray.init(log_to_driver=False, include_dashboard=False)
         size = self._workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
         size = min(size, len(chunks))
         rows = [

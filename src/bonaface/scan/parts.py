@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from bonaface.errors import ConfigError, DataError
-from bonaface.files import atomic_path, write_json
+from bonaface.files import atomic_path, sync_folder, write_json
 from bonaface.scan.plan import Chunk, Plan
 from bonaface.scan.rows import COLUMNS, TIMINGS, Row, unreadable
 
@@ -80,11 +80,12 @@ class Work:
             ConfigError: they are for another one.
         """
         manifest = self.folder / _MANIFEST
-        if manifest.is_file():
+        if manifest.is_file() and self.plan_file.is_file():
             check_same(json.loads(manifest.read_text(encoding="utf-8")), asked, self.out)
         else:
             write_plan(self.plan_file)
             write_json(manifest, asked)
+            sync_folder(self.folder)  # no part may outlast the plan that it is of
 
     def commit(self, chunk: Chunk, found: Numbered) -> None:
         """Write a chunk's rows; afterwards it is done, whatever happens."""
@@ -121,6 +122,7 @@ class Work:
             for table in _grouped(self._joined(chunk, plan) for chunk in plan.chunks()):
                 writer.write_table(table.replace_schema_metadata(schema.metadata))
         whole.replace(self.out)
+        sync_folder(self.out.parent)  # before the parts go
 
     def _part(self, number: int) -> Path:
         return self.folder / f"part-{number:08d}.parquet"

@@ -82,9 +82,8 @@ class Pool:
         try:
             self._workers = [self._started() for _ in range(self._size)]
             while self._workers:
-                pipes = {worker.pipe: worker for worker in self._workers}
-                for pipe in wait(list(pipes)):
-                    yield from self._heard(pipes[pipe], chunks, told)  # type: ignore[index]
+                for worker in self._speaking():
+                    yield from self._heard(worker, chunks, told)
         finally:
             self._end()
 
@@ -147,6 +146,13 @@ class Pool:
         elif task is not None:
             self._again.append(task)
         self._workers.append(self._started())
+
+    # The two places that know of processes and time; experiments/scale has others.
+
+    def _speaking(self) -> list[_Worker]:
+        """Waits until some have a word to be heard, or have ended; those."""
+        pipes = {worker.pipe: worker for worker in self._workers}
+        return [pipes[pipe] for pipe in wait(list(pipes))]  # type: ignore[index]
 
     def _started(self) -> _Worker:
         ours, theirs = self._context.Pipe()
