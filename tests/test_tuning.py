@@ -11,7 +11,9 @@ import os
 import shutil
 import signal
 import sqlite3
+import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -33,6 +35,7 @@ from bonaface.tuning import study as studies
 from bonaface.tuning import worker as workers
 from bonaface.tuning.results import auc_interval
 from bonaface.tuning.space import search_space, settings_of
+from postgres import server
 from test_report import Page, assert_stands_alone
 
 CONFIG = TrainConfig(model="cnn", size=32, epochs=2, precision="float32")
@@ -423,7 +426,23 @@ def test_any_folder_will_do_and_nothing_is_pickled(fit, tmp_path):
 # -- several workers --
 
 
-def test_two_workers_lose_no_trial_when_one_is_killed(fit, tmp_path, monkeypatch):
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request):
+    """What `--storage` says; None: nothing."""
+    if request.param == "sqlite":
+        yield None
+    else:
+        with server() as url:
+            yield url
+
+
+def joined(out, storage):
+    """The study as Optuna has it."""
+    name = "study" if storage is None else out.name
+    return optuna.load_study(study_name=name, storage=storage or f"sqlite:///{out / 'study.db'}")
+
+
+def test_two_workers_lose_no_trial_when_one_is_killed(fit, tmp_path, monkeypatch, database):
     monkeypatch.setattr(studies, "HEARTBEAT", 1)
     monkeypatch.setattr(studies, "GRACE", 2)
     monkeypatch.setattr(workers, "POLL", 0.5)
@@ -439,7 +458,7 @@ def test_two_workers_lose_no_trial_when_one_is_killed(fit, tmp_path, monkeypatch
 
     def work(fit, before):
         fit.before = before
-        tune(tmp_path, out, CONFIG, trials=5)
+        tune(tmp_path, out, CONFIG, trials=5, storage=database)
 
     victim = fork.Process(target=work, args=(fit, {2: hang}), daemon=True)
     arrives = {1: lambda run: wait_for(reached)}
@@ -453,16 +472,48 @@ def test_two_workers_lose_no_trial_when_one_is_killed(fit, tmp_path, monkeypatch
     assert other.exitcode == 0
 
     watch = Noted()
-    found = tune(tmp_path, out, CONFIG, trials=5, watch=watch)
+    found = tune(tmp_path, out, CONFIG, trials=5, storage=database, watch=watch)
     assert watch.begun == []
     assert [trial.number for trial in found.trials] == [0, 1, 2, 3, 4]
     assert {trial.state for trial in found.trials} == {"complete"}
     assert found.best.value >= found.defaults.value
     assert len({json.dumps(one) for one in params(found)}) == 5
-    base = optuna.load_study(study_name="study", storage=f"sqlite:///{out / 'study.db'}")
-    lost = [trial for trial in base.trials if trial.state.name == "FAIL"]
+    lost = [one for one in joined(out, database).trials if one.state.name == "FAIL"]
     assert [f"{trial.number:04d}" for trial in lost] == [reached.read_text()]
     assert lost[0].params == found.trials[lost[0].number].params
+
+
+def test_two_that_look_in_one_moment_begin_no_trial_too_many(fit, tmp_path, monkeypatch, database):
+    monkeypatch.setattr(workers.registry, "create", lambda config: SimpleNamespace(lr=0.02))
+    monkeypatch.setattr(workers.torch, "manual_seed", lambda seed: None)
+    fork = multiprocessing.get_context("fork")
+    both, read, before = fork.Barrier(2), workers.Worker._read, studies.Sampler.before_trial
+
+    def read_together(worker, study):
+        found = read(worker, study)
+        if not found and not both.broken:
+            with suppress(threading.BrokenBarrierError):
+                both.wait(20)
+            both.abort()  # once
+        return found
+
+    def begin_slowly(*given):
+        time.sleep(0.5)
+        before(*given)
+
+    monkeypatch.setattr(workers.Worker, "_read", read_together)
+    monkeypatch.setattr(studies.Sampler, "before_trial", begin_slowly)
+    out = tmp_path / "out"
+    two = [
+        fork.Process(target=tune, args=(tmp_path, out, CONFIG), kwargs=options, daemon=True)
+        for options in [{"trials": 1, "storage": database}] * 2
+    ]
+    for one in two:
+        one.start()
+    for one in two:
+        one.join(60)
+    assert [one.exitcode for one in two] == [0, 0]
+    assert [one.state.name for one in joined(out, database).trials] == ["COMPLETE"]
 
 
 def wait_for(path):

@@ -64,7 +64,8 @@ def tune(
         config: settings of every trial. Those that were named in making it are held fixed; of the
             others, learning rate, batch size, weight decay, dropout, optimiser, augmentation and,
             with pre-trained weights, freezing are searched.
-        trials: finished ones in the whole study. Several workers may end with one more each.
+        trials: finished ones in the whole study. Workers whose `out` is not one folder may end with
+            one more each.
         storage: URL of a database that Optuna can use, for workers on several machines, which must
             call `out` by the same name; None: ``study.db`` in `out`.
         ratios: shares of train, validation and test, for data that has no splits.

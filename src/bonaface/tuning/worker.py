@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import optuna
 import torch
+from filelock import FileLock, Timeout
 from optuna.trial import FrozenTrial, TrialState
 
 from bonaface.config import TrainConfig
@@ -23,6 +25,7 @@ from bonaface.tuning.space import DIED, NUMBER, number_of, search_space, setting
 from bonaface.tuning.study import DEATHS, importance, run_again
 
 POLL = 5.0  # seconds between looks at what other workers do
+_BEGIN_SECONDS = 60  # that a worker waits for another one to begin
 _FAILED, _EPOCH, _SECONDS = "failed", "epoch", "seconds"  # attributes of a trial
 
 
@@ -57,6 +60,7 @@ class Worker:
         self._trials = trials
         self._watch = watch
         self._taken = False
+        self._beginning = FileLock(run.out / "trials" / "lock")
         optimizers = {run.config.optimizer} | {
             name for one in self.space if one.name == "optimizer" for name in one.choices
         }
@@ -71,14 +75,29 @@ class Worker:
             left = sum(not one.is_over for one in trials)
             if len(trials) - left >= self._trials:
                 return self._tuning(study, trials)
-            if len(trials) < self._trials or any(one.state == "waiting" for one in trials):
+            if self._is_due(trials):
                 told = 0
-                self._run_one(study)
+                self._begin_one(study)
             else:
                 if left != told:
                     told = left
                     self._watch.waiting(left)
                 time.sleep(POLL)
+
+    def _is_due(self, trials: Sequence[Trial]) -> bool:
+        """Whether there is a trial to begin, or to begin again."""
+        return len(trials) < self._trials or any(one.state == "waiting" for one in trials)
+
+    def _begin_one(self, study: optuna.Study) -> None:
+        """One worker at a time looks and begins, or both would take the last trial for theirs."""
+        (self.run.out / "trials").mkdir(parents=True, exist_ok=True)
+        with suppress(Timeout):  # of a worker that was halted there; one trial too many is cheaper
+            self._beginning.acquire(timeout=_BEGIN_SECONDS)
+        try:
+            if self._is_due(self._read(study)):
+                self._run_one(study)
+        finally:
+            self._beginning.release()
 
     def _run_one(self, study: optuna.Study) -> None:
         self._taken = False
@@ -106,6 +125,7 @@ class Worker:
         trials = trial.study.get_trials(deepcopy=False)
         number = number_of(trials[trial.number], trials)
         trial.set_user_attr(NUMBER, number)
+        self._beginning.release()
         params = {one.name: suggest(trial, one) for one in self.space}
         settings = settings_of(params, self.run.config, self._rates)
         config = self.run.config.model_copy(update=settings)
