@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pwd
 import shutil
 import subprocess
 import tempfile
@@ -25,6 +24,8 @@ def server() -> Iterator[str]:
         pytest.skip("no initdb and pg_ctl of PostgreSQL")
     user = None
     if os.geteuid() == 0:  # as which it does not run
+        import pwd
+
         known = {one.pw_name for one in pwd.getpwall()}
         user = next((name for name in ("postgres", "nobody") if name in known), None)
         if user is None:

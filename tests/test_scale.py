@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import tomllib
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -189,3 +190,34 @@ def test_a_fault_that_is_built_in_is_found(
 
     with pytest.raises(simulation.Broken, match=found):
         try_seeds()
+
+
+# -- what it costs --------------------------------------------------------------------------------
+
+
+def test_the_guide_has_the_tables_that_the_constants_give(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(FOLDER)
+    cost = importlib.import_module("cost")
+    monkeypatch.setattr("sys.argv", ["cost.py"])
+    cost.main()
+    guide = (FOLDER.parents[1] / "docs" / "scale.md").read_text()
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith(("|", "-"))]
+    assert len(lines) > 25
+    assert [line for line in lines if line not in guide] == []
+    for one in tomllib.loads((FOLDER / "cost.toml").read_text()).values():
+        assert one["source"]
+        assert one["what"]
+
+
+def test_every_constant_that_is_measured_here_can_be(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.syspath_prepend(FOLDER)
+    found = importlib.import_module("measure").measure(tmp_path, 600, faces=2, workers=20)
+    constants = tomllib.loads((FOLDER / "cost.toml").read_text())
+    measured = {name for name, one in constants.items() if one["source"].startswith("measure.py")}
+    assert measured <= set(found)
+    assert all(found[name] >= 0 for name in found)
+    assert found["part_bytes"] > found["table_bytes_per_row"] / 4 > 0

@@ -12,10 +12,9 @@ import json
 import os
 import pickle
 import random
-import sqlite3
+import statistics
 import tempfile
 import time
-from collections.abc import Iterator
 from multiprocessing import Pipe
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -27,6 +26,8 @@ import pyarrow.parquet as pq
 
 import bonaface
 from bonaface.drawn import draw_face
+from bonaface.files import atomic_path
+from bonaface.judging import Wishes
 from bonaface.scan.parts import Work
 from bonaface.scan.plan import Plan, write_plan
 from bonaface.scan.rows import Job, Row, Scanner
@@ -59,31 +60,31 @@ class Random:
         return item.file.encode()
 
 
-def measure(folder: Path, pictures: int) -> dict[str, float]:
+def measure(folder: Path, pictures: int, faces: int = 40, workers: int = 1000) -> dict[str, float]:
     """Name -> value, in the units that the names end in."""
-    found = judged(folder)
-    rows = found.pop("rows")
-    return found | lists(folder) | dealt(folder, pictures, rows) | heard(rows)
+    found = judged(folder, faces)
+    rows = found.pop("rows")  # of the photographs
+    return found | lists(folder) | dealt(folder, pictures, rows) | heard(rows, workers)
 
 
-def judged(folder: Path) -> dict[str, Any]:
-    """One thread of a worker, on drawn faces, enlarged to a photograph of 1 megapixel, and of 96 px."""
-    scanner, found, kept = Scanner(Job(SHIPPED)), {}, []
-    for name, size, count in (("1mp", 1000, 40), ("96px", 96, 100)):
-        items = []
+def judged(folder: Path, count: int) -> dict[str, Any]:
+    """One thread of a worker: drawn faces, as photographs of 1 MP and as crops of 256 px."""
+    found: dict[str, Any] = {}
+    for name, size, faces in (("crop", 256, "none"), ("1mp", 1000, "auto")):
+        scanner, items = Scanner(Job(SHIPPED, Wishes(faces))), []
         for number in range(count):
             face = cv2.resize(draw_face(np.random.default_rng(number), 128).pixels, (size, size))
             path = folder / f"{name}-{number}.jpg"
             cv2.imwrite(str(path), face[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
             items.append(Item("file", str(path)))
         clock = Clock()
-        kept += [scanner.rows(item) for item in items]
-        found[f"judge_{name}_ms"] = clock.per(count, 1e3)
-    return found | {"rows": kept}
+        found["rows"] = [scanner.rows(item) for item in items]
+        found[f"judge_{name}_ms"] = clock.per(len(items), 1e3)
+    return found
 
 
 def lists(folder: Path) -> dict[str, float]:
-    """Files of a folder on this disk, and the hash of bytes in memory."""
+    """Files of a folder on this disk, a commit to it, and the hash of bytes in memory."""
     root, count = folder / "files", 20_000
     for number in range(count):
         place = root / f"{number // 1000:03d}"
@@ -92,9 +93,20 @@ def lists(folder: Path) -> dict[str, float]:
     clock = Clock()
     assert sum(1 for _ in find_items(str(root))) == count
     listed = clock.per(count)
+    waits = []
+    for number in range(50):
+        begun = time.perf_counter()
+        with atomic_path(folder / f"synced-{number}") as path:
+            path.write_bytes(bytes(CHUNK * 128))
+        waits.append(time.perf_counter() - begun)
     data = os.urandom(64 << 20)
+    clock = Clock()
     hashlib.sha256(data).digest()
-    return {"find_us": listed, "sha256_s_per_gb": clock.per(len(data) / 1e9, 1)}
+    return {
+        "find_us": listed,
+        "sync_ms": round(1000 * statistics.median(waits), 2),
+        "sha256_s_per_gb": clock.per(len(data) / 1e9, 1),
+    }
 
 
 def dealt(folder: Path, pictures: int, seen: list[list[Row]]) -> dict[str, float]:
@@ -136,8 +148,6 @@ def dealt(folder: Path, pictures: int, seen: list[list[Row]]) -> dict[str, float
     plan.find_copies(Random())  # type: ignore[arg-type]
     found["copies_us"] = clock.per(pictures)
     plan.close()
-    with sqlite3.connect(work.plan_file) as db:
-        db.execute("VACUUM")
     found["copies_bytes"] = work.plan_file.stat().st_size / pictures - found["plan_bytes"]
     return {name: round(value, 3) for name, value in found.items()}
 
@@ -148,6 +158,7 @@ def unlike(rng: random.Random, rows: list[Row], path: str) -> list[Row]:
     found = []
     for row in rows:
         other = row | {"path": path, "sha256": digest, "bytes": size}
+        other["reason"] = f"score {rng.random():.3f} {' '.join(str(row['reason']).split()[2:])}"
         for name, value in row.items():
             if isinstance(value, float):
                 digits = len(str(value).partition(".")[2])
@@ -156,31 +167,25 @@ def unlike(rng: random.Random, rows: list[Row], path: str) -> list[Row]:
     return found
 
 
-def heard(seen: list[list[Row]]) -> dict[str, float]:
-    """What the word of a worker costs who hears it, of a thousand that all have one to say."""
-    pairs = [Pipe() for _ in range(1000)]
+def heard(seen: list[list[Row]], workers: int) -> dict[str, float]:
+    """What the word of a worker costs who hears it, where all have one to say and where one has."""
+    pairs = [Pipe() for _ in range(workers)]
     mine = [one for one, _ in pairs]
-
-    def all_say() -> Iterator[None]:
-        for number, (_, theirs) in enumerate(pairs):
-            theirs.send(("rows", seen[number % len(seen)]))
-            yield
-
-    clock, found = Clock(), {"word_bytes": len(pickle.dumps(("rows", seen[0])))}
-    for _ in all_say():
-        pass
+    words = [("rows", seen[number % len(seen)]) for number in range(workers)]
+    for (_, theirs), word in zip(pairs, words, strict=True):
+        theirs.send(word)
     clock = Clock()
-    ready = wait(mine)
-    for one in ready:
+    for one in wait(mine):
         one.recv()
-    found["hear_all_us"] = clock.per(len(ready))
-    for number in range(200):
-        pairs[number][1].send(("rows", seen[number % len(seen)]))
+    found = {"word_bytes": len(pickle.dumps(words[0])), "hear_all_us": clock.per(workers)}
+    each = 0.0
+    for (_, theirs), word in zip(pairs[:100], words, strict=False):
+        theirs.send(word)
         clock = Clock()
         for one in wait(mine):
             one.recv()
-        found["hear_one_us"] = found.get("hear_one_us", 0.0) + clock.per(200)
-    return {name: round(value, 3) for name, value in found.items()}
+        each += clock.per(min(100, workers))
+    return found | {"hear_one_us": round(each, 3)}
 
 
 def main() -> None:
