@@ -112,7 +112,7 @@ class Work:
 
     def finish(self, plan: Plan, note: Mapping[str, Any]) -> None:
         """Join the parts, with the rows of copies, to the file that was asked for."""
-        self._put_aside(plan)
+        plan.keep(self._copied_rows(plan))
         schema = SCHEMA.with_metadata({_KEY: json.dumps(dict(note))})
         whole = self.folder / "whole.parquet"  # here, so that what a kill leaves is removed
         with (
@@ -127,15 +127,15 @@ class Work:
     def _part(self, number: int) -> Path:
         return self.folder / f"part-{number:08d}.parquet"
 
-    def _put_aside(self, plan: Plan) -> None:
-        """Keep the rows of the pictures that others are copies of."""
+    def _copied_rows(self, plan: Plan) -> Iterator[tuple[int, list[Row]]]:
+        """The rows of the pictures that others are copies of, by the picture's number."""
         for chunk in plan.chunks():
             if wanted := plan.copied(chunk):
                 found: dict[int, list[Row]] = {number: [] for number in wanted}
                 for at, row in self._rows(chunk):
                     if at in wanted:
                         found[at].append(row)
-                plan.keep(found)
+                yield from found.items()
 
     def _rows(self, chunk: Chunk) -> Numbered:
         return [(row.pop("item"), row) for row in self._read(chunk).to_pylist()]

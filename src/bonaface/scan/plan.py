@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
@@ -93,12 +93,12 @@ class Plan:
         found = self._db.execute("SELECT first FROM items WHERE first BETWEEN ? AND ?", ends)
         return {number for (number,) in found}
 
-    def keep(self, rows: Mapping[int, Any]) -> None:
-        """Put aside what was found for items: JSON-ready, by their numbers."""
-        with self._db:
+    def keep(self, rows: Iterable[tuple[int, Any]]) -> None:
+        """Put aside what was found for items, by number and JSON-ready; all or nothing."""
+        with self._db:  # one wait for the disk
             self._db.executemany(
                 "INSERT OR REPLACE INTO kept VALUES (?, ?)",
-                [(number, json.dumps(value)) for number, value in rows.items()],
+                ((number, json.dumps(value)) for number, value in rows),
             )
 
     def kept(self, number: int) -> Any:
