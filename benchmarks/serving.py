@@ -304,7 +304,7 @@ def growth(bundle: Path, folder: Path, minutes: float) -> tuple[list[Row], list[
         watcher.start()
         end, turn = time.monotonic() + 60 * minutes, 0
         while time.monotonic() < end:
-            closed(service, bodies[turn % len(bodies)], 4, min(5, 10 * minutes))
+            closed(service, bodies[turn % len(bodies)], 4, min(15, 10 * minutes))
             turn += 1
         over.set()
         watcher.join()

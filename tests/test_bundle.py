@@ -166,6 +166,15 @@ def test_default_is_the_bundle_that_comes_with_the_install(
     assert load_bundle(Path("default")).folder == Path("default")
 
 
+def test_a_model_card_tells_where_the_pictures_came_from() -> None:
+    card = make_card()
+    origins = {"train": {"real": {"": 3, "ffhq": 4}, "fake": {"a|b\nc": 5}}}
+    text = model_card(card.model_copy(update={"data": card.data | {"origins": origins}}))
+    assert "| train | real | not told | 3 |\n| train | real | ffhq | 4 |\n" in text
+    assert "| train | fake | a/b c | 5 |" in text
+    assert "source or generator" not in model_card(card)  # one of before
+
+
 def test_a_model_card_tells_tests_and_terms() -> None:
     tests = {"swaps": {"auc": {"value": 0.9, "low": 0.8, "high": 0.95, "n": 40}}}
     text = model_card(make_card().model_copy(update={"tests": tests, "terms": "Research."}))

@@ -768,6 +768,19 @@ def test_limit_is_balanced_nested_and_repeatable(n_real, n_fake, group, seed):
         before = set(part.rows)
 
 
+def test_origins_are_sources_of_reals_and_generators_of_fakes():
+    rows = (
+        Sample("a.jpg", 0, "train", source="ffhq", generator="no"),
+        Sample("b.jpg", 1, "train", source="ffhq", generator="sdxl"),
+        Sample("c.jpg", 1, "train", generator="sdxl"),
+        Sample("d.jpg", 0, "test"),
+    )
+    assert Samples(Path(), rows).origins() == {
+        "test": {"real": {"": 1}},
+        "train": {"real": {"ffhq": 1}, "fake": {"sdxl": 2}},
+    }
+
+
 def test_limit_counts_each_split_and_hangs_on_the_seed():
     both = Samples(Path("/d"), made(50, 50).rows + made(50, 50, split="test").rows)
     assert both.limit(10).counts() == {

@@ -378,7 +378,7 @@ Data fingerprint `{card.data["fingerprint"]}`, seed {card.training["config"]["se
 | split | real | fake |
 |---|---|---|
 {counts}
-{_audit(card)}{_terms(card)}{_export(card)}{_tests(card)}
+{_origins(card)}{_audit(card)}{_terms(card)}{_export(card)}{_tests(card)}
 ## Validation
 With 95 % intervals, resampled by group. These figures chose the epoch, the calibration and the
 thresholds, so they flatter; quote the test figures of `bonaface evaluate`.
@@ -430,6 +430,29 @@ def _tests(card: Card) -> str:
         "\n## Tests\nMeasured once, when everything was chosen, with 95 % intervals.\n"
         + "".join(tables)
     )
+
+
+def _origins(card: Card) -> str:
+    """Where the pictures came from, where the data set told."""
+    found = card.data.get("origins")
+    if not found:
+        return ""
+    rows = [
+        f"| {split} | {label} | {_plain(origin) or 'not told'} | {count} |\n"
+        for split, labels in found.items()
+        for label, origins in labels.items()
+        for origin, count in origins.items()
+    ]
+    return "\n| split | label | source or generator | pictures |\n|---|---|---|---|\n" + "".join(
+        rows
+    )
+
+
+def _plain(text: str) -> str:
+    """A name that a data set gives, fit for a cell of a table."""
+    return " ".join("".join(one if one.isprintable() else " " for one in text).split()).replace(
+        "|", "/"
+    )[:80]
 
 
 def _audit(card: Card) -> str:

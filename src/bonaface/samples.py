@@ -98,6 +98,17 @@ class Samples:
             if seen[split, 0] + seen[split, 1]
         }
 
+    def origins(self) -> dict[str, dict[str, dict[str, int]]]:
+        """Images by split, label, and source (reals) or generator (fakes); "" where not told."""
+        seen = Counter(
+            (row.split, row.label, (row.generator if row.label else row.source) or "")
+            for row in self.rows
+        )
+        found: dict[str, dict[str, dict[str, int]]] = {}
+        for (split, label, origin), count in sorted(seen.items()):
+            found.setdefault(split, {}).setdefault(LABELS[label], {})[origin] = count
+        return found
+
     def absolute(self, sample: Sample) -> Path:
         """Where the sample lies on disk; in a shard, the tar's path and the name in it."""
         return self.root / sample.path

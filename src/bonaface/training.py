@@ -503,6 +503,7 @@ def _finish(run: Run, state: State) -> Bundle:
             "files": samples.fingerprint(with_split=False),
             "ratios": None if samples.ratios is None else list(samples.ratios),
             "counts": _used(samples, config).counts() | samples.split("test").counts(),
+            "origins": _used(samples, config).origins(),
             "unreadable": cache.unreadable,
             "audit": run.looked.to_dict(),
         },
