@@ -1,13 +1,16 @@
-"""Signs pictures with content credentials, by a certificate that is made for the test."""
+"""Signs pictures and clips with content credentials, by a certificate that is made for the test."""
 
 from __future__ import annotations
 
 import functools
 import io
+import tempfile
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import c2pa
+import cv2
 import numpy as np
 import PIL.Image
 from cryptography import x509
@@ -18,12 +21,33 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 AI = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 CAMERA = "http://cv.iptc.org/newscodes/digitalsourcetype/digitalCapture"
 MIME = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "TIFF": "image/tiff"}
+CLIPS = {
+    "mp4": "video/mp4",
+    "m4v": "video/x-m4v",
+    "mov": "video/quicktime",
+    "3gp": "video/mp4",
+    "avi": "video/avi",
+}
 
 
 def picture(kind: str = "JPEG", brightness: int = 255) -> bytes:
     out = io.BytesIO()
     PIL.Image.fromarray(np.full((64, 64, 3), brightness, np.uint8)).save(out, kind)
     return out.getvalue()
+
+
+@functools.cache
+def clip(ending: str = "mp4") -> bytes:
+    """A second of grey that becomes lighter."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, f"clip.{ending}")
+        writer = cv2.VideoWriter(
+            str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"mp4v"), 10, (64, 64)
+        )
+        for at in range(10):
+            writer.write(np.full((64, 64, 3), 20 * at, np.uint8))
+        writer.release()
+        return path.read_bytes()
 
 
 def created(source: str = AI, agent: str = "DrawBot") -> dict[str, Any]:
@@ -41,7 +65,7 @@ def signed(
     elsewhere: str | None = None,
     generator: str = "test app",
 ) -> bytes:
-    """The picture with credentials; `elsewhere`: they only name an address where they lie."""
+    """The file with credentials; `elsewhere`: they only name an address where they lie."""
     manifest = {
         "claim_generator_info": [{"name": generator, "version": "1.0"}],
         "assertions": [
@@ -53,13 +77,19 @@ def signed(
         builder.set_no_embed()
         builder.set_remote_url(elsewhere)
     out = io.BytesIO()
-    builder.sign(_signer(), MIME[kind], io.BytesIO(data), out)
+    builder.sign(_signer(), (MIME | CLIPS)[kind], io.BytesIO(data), out)
     return out.getvalue()
 
 
 def tampered(data: bytes) -> bytes:
     """With another last byte of the picture itself; the credentials stay."""
     return data[:-3] + bytes([data[-3] ^ 1]) + data[-2:]
+
+
+def tampered_clip(data: bytes) -> bytes:
+    """With another name of a program or track in it; frames and credentials stay."""
+    name = next(name for name in (b"VideoHandler", b"Lavf") if name in data)
+    return data.replace(name, name.swapcase(), 1)
 
 
 def _signer() -> Any:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
+import os
 import random
 import socketserver
 import subprocess
@@ -19,7 +21,18 @@ from bonaface import provenance
 from bonaface.bundle import load_bundle
 from bonaface.detector import Detector
 from bonaface.provenance import Provenance, read_provenance
-from credentials import CAMERA, MIME, created, picture, signed, tampered
+from bonaface.video import is_video
+from credentials import (
+    CAMERA,
+    CLIPS,
+    MIME,
+    clip,
+    created,
+    picture,
+    signed,
+    tampered,
+    tampered_clip,
+)
 
 Make = Callable[..., Path]
 
@@ -59,7 +72,7 @@ def test_a_changed_picture_does_not_hold(tmp_path: Path) -> None:
     found = read_provenance(path)
     assert found is not None
     assert found.state == "invalid"
-    assert found.problems == ("the picture was changed after it was signed",)
+    assert found.problems == ("the file was changed after it was signed",)
     assert "do not rely on what they say" in found.summary
     assert "unchanged" not in found.summary
 
@@ -169,6 +182,88 @@ def test_the_reader_may_not_write_or_take_all_memory() -> None:
     assert json.loads(done.stdout) == [0, 0, 2**31]
 
 
+# -- clips --
+
+
+@pytest.mark.parametrize("ending", CLIPS)
+def test_what_was_signed_of_a_clip_is_told(ending: str, tmp_path: Path) -> None:
+    path = tmp_path / f"clip.{ending}"
+    path.write_bytes(signed(clip(ending), kind=ending))
+    assert is_video(path)
+    found = read_provenance(path)
+    assert found is not None
+    assert found.state == "valid"
+    assert found.signer == "Test Signer, Test Newsroom"
+    assert found.actions == ("created by generative AI, with DrawBot",)
+    assert found == read(path.read_bytes())
+
+    path.write_bytes(tampered_clip(path.read_bytes()))
+    found = read_provenance(path)
+    assert found is not None
+    assert found.state == "invalid"
+    assert found.problems == ("the file was changed after it was signed",)
+
+
+def test_a_clip_without_a_mark_starts_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subprocess, "run", None)
+    assert read(clip()).state == "absent"
+
+
+def test_containers_without_a_place_for_credentials_have_none() -> None:
+    assert is_video(clip("mkv"))
+    assert read(clip("mkv") + b"c2pa").state == "absent"
+
+
+def test_what_cannot_be_read_of_a_clip_is_told() -> None:
+    cut = read(signed(clip(), kind="mp4")[:-50])
+    assert cut.state == "unreadable"
+    assert cut.problems == ("they or the file are damaged",)
+    away = read(signed(clip(), kind="mp4", elsewhere="http://127.0.0.1:9/there.c2pa"))
+    assert away.state == "unreadable"
+    assert "elsewhere, which is not fetched" in away.summary
+
+
+def test_a_file_is_given_as_it_is_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, given = subprocess.run, []
+
+    def seen(command: list[str], **options: Any) -> Any:
+        given.append((options.get("input"), getattr(options.get("stdin"), "name", None)))
+        return run(command, **options)
+
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(signed(clip(), kind="mp4"))
+    monkeypatch.setattr(subprocess, "run", seen)
+    found = read_provenance(path)
+    assert found is not None
+    assert found.state == "valid"
+    assert given == [(None, str(path))]
+
+
+def test_marks_are_found_across_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(provenance, "_BLOCK", 32)
+    for mark in provenance._MARKS:
+        for at in range(70):
+            data = bytes(at) + mark + bytes(40)
+            assert provenance._marked(io.BytesIO(data))
+            assert not provenance._marked(io.BytesIO(data.replace(mark, mark[:-1])))
+
+
+def test_what_is_too_large_is_not_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(signed(clip(), kind="mp4"))
+    os.truncate(path, 2**28 + 1)  # with a hole
+    monkeypatch.setattr(subprocess, "run", None)
+    found = read_provenance(path)
+    assert found is not None
+    assert found.state == "unreadable"
+    assert found.summary == (
+        "content credentials were not looked for: the file is larger than 256 MiB"
+    )
+    assert not found.says_ai
+
+
 # -- beside the verdict --
 
 
@@ -189,6 +284,33 @@ def test_the_verdict_is_the_same_with_and_without(
         assert without.provenance is None
         assert without == replace(one, provenance=None)
     assert len({one.score for one in found[:2]}) == 1
+
+
+def test_the_verdict_on_a_clip_is_the_same(
+    make_bundle: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    detector = Detector(load_bundle(make_bundle()), threads=1)
+    whole = signed(clip(), kind="mp4")
+    no_clip = whole[: whole.index(b"moov")]  # its frames cannot be found
+    path = tmp_path / "clip.mp4"
+    found = []
+    for data in (clip(), whole, tampered_clip(whole), no_clip):
+        path.write_bytes(data)
+        found.append(detector.detect(path, faces="none"))
+    states = [one.provenance and one.provenance.state for one in found]
+    assert states == ["absent", "valid", "invalid", None]
+    assert [one.kind for one in found] == ["video", "video", "video", None]
+    plain, *others, _ = (replace(one, provenance=None) for one in found)
+    assert plain.score is not None
+    assert others == [plain, plain]
+    assert detector.detect(whole, faces="none").provenance == found[1].provenance
+
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == "c2pa" else find(name)
+    )
+    path.write_bytes(whole)
+    assert detector.detect(path, faces="none") == plain
 
 
 def test_pixels_have_no_provenance(make_bundle: Make) -> None:

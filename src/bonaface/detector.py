@@ -141,8 +141,8 @@ class Detector:
                 image = image_of(source, image_limits)
                 judged, of_faces, notes = judge.photo(image)
                 kind, (height, width) = "photo", image.pixels.shape[:2]
-                if isinstance(source, Path | bytes):
-                    provenance = read_provenance(source)
+            if isinstance(source, Path | bytes):
+                provenance = read_provenance(source)
         except ImageError as error:
             judged = Judgement("not_applicable", error.reason)
         card = self.bundle.card

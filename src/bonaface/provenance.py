@@ -12,17 +12,19 @@ import contextlib
 import importlib.util
 import io
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import IO, Any, Final, Literal
 
 State = Literal["absent", "valid", "invalid", "unreadable"]
 
 _MARKS: Final = (b"c2pa", b"dcterms:provenance")  # of a manifest inside; of one elsewhere
-_MOST_BYTES: Final = 2**27
+_MOST_BYTES: Final = 2**28
+_BLOCK: Final = 2**20  # of a file, searched at a time
 _SECONDS: Final = 20  # of the process; of its processor time at most a quarter
 _MEMORY: Final = 2**31
 _LETTERS: Final = 120  # of a name that the file gives
@@ -52,9 +54,9 @@ _SOURCES: Final = {  # of the IPTC's digital source types
     "humanEdits": "by a person",
 }
 _PROBLEMS: Final = {
-    "assertion.dataHash.mismatch": "the picture was changed after it was signed",
-    "assertion.boxesHash.mismatch": "the picture was changed after it was signed",
-    "assertion.bmffHash.mismatch": "the picture was changed after it was signed",
+    "assertion.dataHash.mismatch": "the file was changed after it was signed",
+    "assertion.boxesHash.mismatch": "the file was changed after it was signed",
+    "assertion.bmffHash.mismatch": "the file was changed after it was signed",
     "assertion.hashedURI.mismatch": "a statement was changed after it was signed",
     "claimSignature.mismatch": "the signature does not fit",
     "claimSignature.outsideValidity": "the certificate was not valid at the time",
@@ -69,7 +71,7 @@ _ERRORS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """What a picture's content credentials (C2PA) say of its origin; no part of the verdict.
+    """What a file's content credentials (C2PA) say of its origin; no part of the verdict.
 
     Attributes:
         state: absent; valid: signed, and unchanged since; invalid: they do not hold; unreadable.
@@ -78,9 +80,9 @@ class Provenance:
             signers: anybody can make one with any name.
         signed_at: when, by a time stamp, whose authority is not checked either; None: no stamp.
         generator: the program that wrote them.
-        says_ai: whether they say that generative AI made the picture, or a part of it.
+        says_ai: whether they say that generative AI made the picture or clip, or a part of it.
         actions: what they say was done, the last file's before those of its sources.
-        problems: why they do not hold or cannot be read.
+        problems: why they do not hold, cannot be read, or were not looked for.
     """
 
     state: State
@@ -94,39 +96,53 @@ class Provenance:
 
 
 _ABSENT: Final = Provenance(
-    "absent", "no content credentials; most pictures carry none, so that says nothing"
+    "absent", "no content credentials; most files carry none, so that says nothing"
 )
 
 
 def read_provenance(source: Path | bytes) -> Provenance | None:
-    """The content credentials of a picture that could be decoded.
+    """The content credentials of a picture or clip that could be decoded.
 
     Args:
-        source: its file, or its bytes.
+        source: its file, which is not read into memory here, or its bytes.
 
     Returns:
         What they say; None: the extra `provenance` is not installed. Whatever is wrong with them
-        or with the file is `unreadable`, never an error.
+        or with the file is `unreadable`, never an error; so is a file that is too large.
     """
     if importlib.util.find_spec("c2pa") is None:
         return None
     try:
-        data = source if isinstance(source, bytes) else _bytes(source)
+        with _opened(source) as file:
+            if file.seek(0, os.SEEK_END) > _MOST_BYTES:
+                return _too_large()
+            return _read_apart(source, file) if _marked(file) else _ABSENT
     except OSError:
         return _unreadable("the file cannot be read")
-    if not any(mark in data for mark in _MARKS):
-        return _ABSENT
-    return _read_apart(data)
 
 
-def _read_apart(data: bytes) -> Provenance:
-    """In a process of its own: `main`."""
-    if len(data) > _MOST_BYTES:
-        return _unreadable(f"the file is larger than {_MOST_BYTES >> 20} MiB")
+def _opened(source: Path | bytes) -> IO[bytes]:
+    return io.BytesIO(source) if isinstance(source, bytes) else source.open("rb", buffering=0)
+
+
+def _marked(file: IO[bytes]) -> bool:
+    """Whether there is anything for the reader to look at; most files have nothing."""
+    file.seek(0)
+    overlap, last = max(map(len, _MARKS)) - 1, b""
+    while block := file.read(_BLOCK):
+        last = last[-overlap:] + block
+        if any(mark in last for mark in _MARKS):
+            return True
+    return False
+
+
+def _read_apart(source: Path | bytes, file: IO[bytes]) -> Provenance:
+    """In a process of its own: `main`, which gets the open file, or the bytes through a pipe."""
+    given: dict[str, Any] = {"input": source} if isinstance(source, bytes) else {"stdin": file}
     try:
         done = subprocess.run(
             [sys.executable, "-P", "-m", "bonaface.provenance"],
-            input=data,
+            **given,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             timeout=_SECONDS,
@@ -141,9 +157,9 @@ def _read_apart(data: bytes) -> Provenance:
     return Provenance(**found | lists)
 
 
-def _bytes(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(_MOST_BYTES + 1)
+def _too_large() -> Provenance:
+    why = f"not looked for: the file is larger than {_MOST_BYTES >> 20} MiB"
+    return Provenance("unreadable", f"content credentials were {why}", problems=(why,))
 
 
 def _unreadable(why: str) -> Provenance:
@@ -156,9 +172,10 @@ def _unreadable(why: str) -> Provenance:
 
 
 def main() -> None:
-    """Read a picture from standard input; write its `Provenance` to standard output as JSON."""
+    """Read a file from standard input; write its `Provenance` to standard output as JSON."""
     _limit()
-    found = _read(sys.stdin.buffer.read())
+    given = sys.stdin.buffer
+    found = _read(given if given.seekable() else io.BytesIO(given.read()))
     sys.stdout.write(json.dumps(asdict(found)))
 
 
@@ -177,18 +194,19 @@ def _limit() -> None:
             resource.setrlimit(what, (most, most))
 
 
-def _read(data: bytes) -> Provenance:
+def _read(file: IO[bytes]) -> Provenance:
     import c2pa
 
+    file.seek(0)
     context = c2pa.Context.from_dict(_SETTINGS)
     try:
-        with c2pa.Reader(io.BytesIO(data), context=context) as reader:
+        with c2pa.Reader(file, context=context) as reader:
             store = json.loads(reader.json())
     except (c2pa.C2paError.ManifestNotFound, c2pa.C2paError.NotSupported):
         return _ABSENT
     except c2pa.C2paError as error:
         kind = str(error).partition(":")[0]
-        return _unreadable(_ERRORS.get(kind, "they are damaged"))
+        return _unreadable(_ERRORS.get(kind, "they or the file are damaged"))
     return _of(store)
 
 
@@ -221,7 +239,7 @@ def _of(store: Mapping[str, Any]) -> Provenance:
 
 def _summary(good: bool, signer: str, when: str, says_ai: bool, problems: tuple[str, ...]) -> str:
     if not good:
-        why = "; ".join(problems[:2]) or "they do not fit the picture"
+        why = "; ".join(problems[:2]) or "they do not fit the file"
         return f"content credentials that do not hold: {why}; do not rely on what they say"
     dated = f" at {when}" if when else ""
     says = "; they say that generative AI made it or a part of it" if says_ai else ""

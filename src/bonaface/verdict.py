@@ -225,8 +225,9 @@ class Verdict:
         model: name of the detector.
         version: version of bonaface that made the detector.
         notes: what was done to the picture, and what limits the answer.
-        provenance: of a photo, what its content credentials say; no part of the answer. None: the
-            extra `provenance` is not installed, or there was no photo with a file.
+        provenance: what the content credentials of a photo or clip say; no part of the answer.
+            None: the extra `provenance` is not installed, nothing could be decoded, or there was
+            no file.
     """
 
     path: str

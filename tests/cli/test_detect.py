@@ -164,7 +164,7 @@ def test_content_credentials_stand_beside_the_answer(model: Path, tmp_path: Path
     assert "signed by Test Signer" in first[5]
     assert "they list: created by generative AI, with DrawBot" in first[5]
     assert len(second) == 5
-    assert "1 of 2 without content credentials: most pictures carry none" in done.stderr
+    assert "1 of 2 without content credentials: most files carry none" in done.stderr
     done = detect("--faces", "none", signed, plain, "--model", model, "--json")
     found = json.loads(done.stdout)
     jsonschema.validate(found, SCHEMA)

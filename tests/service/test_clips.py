@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
+import credentials
 import portraits
 from bonaface.service.jobs import Job, Jobs, folder_in_memory
 from bonaface.service.problems import Problem
@@ -63,6 +64,19 @@ def test_a_clip_is_judged_in_the_background(client: Start, clip: bytes) -> None:
     assert one.app.state.core.clip_places.taken == 0  # type: ignore[attr-defined]
     assert one.delete(answer.headers["location"]).status_code == 204
     assert one.get(answer.headers["location"]).status_code == 404
+
+
+def test_content_credentials_stand_beside_the_verdict(client: Start) -> None:
+    one, plain = client(), credentials.clip()
+    signed = credentials.signed(plain, kind="mp4")
+    verdicts = []
+    for data in (plain, signed, credentials.tampered_clip(signed)):
+        url = one.post("/v1/detect/video?faces=none", content=data).headers["location"]
+        verdicts.append(finished(one, url)["verdict"])
+    jsonschema.validate(verdicts, SCHEMA)
+    states = [verdict["provenance"]["state"] for verdict in verdicts]
+    assert states == ["absent", "valid", "invalid"]
+    assert len({(verdict["answer"], verdict["score"]) for verdict in verdicts}) == 1
 
 
 @pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="a Linux kernel's files in memory")

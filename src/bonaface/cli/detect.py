@@ -38,7 +38,7 @@ _MEANING = (
     "It is evidence, not proof: on forgeries unlike those it was trained on, a detector may be "
     "no better than chance. Ask for the original file before you act on it."
 )
-_WITHOUT = "most pictures carry none, so that says nothing."
+_WITHOUT = "most files carry none, so that says nothing."
 _SOME_UNREADABLE = 3
 _INTERRUPTED = 130
 _ROWS = 12  # faces or people of one picture in the table
@@ -325,7 +325,7 @@ def _parts(verdict: Verdict) -> str:
 
 
 def _credentials(verdict: Verdict) -> str:
-    """What the content credentials say; "" where there are none: most pictures carry none."""
+    """What the content credentials say; "" where there are none: most files carry none."""
     found = verdict.provenance
     if found is None or found.state == "absent":
         return ""

@@ -321,7 +321,7 @@ function provenanceOf(found) {
   const box = el("section", { className: `card credentials ${found.state}`, "aria-label": "Content credentials" },
     el("div", { className: "row" }, el("h3", {}, "Content credentials"), el("strong", {}, CREDENTIALS[found.state])));
   const line = (text) => box.append(el("p", { className: "small" }, text));
-  if (found.state === "absent") line("Most pictures carry none, so that says nothing.");
+  if (found.state === "absent") line("Most files carry none, so that says nothing.");
   if (found.problems.length) line(`${found.problems.join("; ")}.`.replace(/^./, (first) => first.toUpperCase()));
   if (found.state === "valid" || found.state === "invalid") {
     if (found.says_ai) box.append(el("p", {}, "They say that generative AI made it, or a part of it."));
