@@ -16,7 +16,7 @@ NAME = "bonaface-default-1"
 TERMS = (
     "for research and evaluation. Some of the pictures it learnt from (DFDC, FFHQ, and faces made "
     "by StyleGAN from FFHQ) were given for research or non-commercial use only; whether weights "
-    "that learnt from them may be used for more is for you to clear. --model names another one."
+    "that learnt from them may be used for more is for you to clear."
 )
 SHOWN = ("auc", "accuracy", "recall", "apcer", "bpcer", "ece", "brier")
 

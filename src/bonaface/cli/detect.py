@@ -354,7 +354,10 @@ def _summarise(verdicts: Sequence[Verdict], asked: int, card: Card) -> None:
     """On stderr: what the numbers mean, the counts, and what could not be read."""
     typer.echo(_MEANING, err=True)
     if card.terms:
-        typer.echo(f"The detector {printable(card.name)}: {printable(card.terms)}", err=True)
+        typer.echo(
+            f"The detector {printable(card.name)}: {printable(card.terms)} --model names another.",
+            err=True,
+        )
     if asked > 1:
         counts: Counter[str] = Counter(verdict.answer for verdict in verdicts)
         said = ", ".join(f"{counts[word]} {word}" for word in STYLES if counts[word])
