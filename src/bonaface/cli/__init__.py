@@ -33,10 +33,9 @@ from bonaface.cli import (
     train,
     tune,
 )
-from bonaface.cli._shared import printable
+from bonaface.cli._shared import INTERRUPTED, printable
 from bonaface.errors import BonafaceError
 
-_INTERRUPTED = 130
 _BROKEN_PIPE = 141  # what a shell reports for a program that SIGPIPE ended
 
 
@@ -61,7 +60,7 @@ class _Group(TyperGroup):
             sys.exit(BonafaceError.exit_code)
         except KeyboardInterrupt:
             _say("interrupted")
-            sys.exit(_INTERRUPTED)
+            sys.exit(INTERRUPTED)
         except BrokenPipeError:
             _drop_stdout()
             sys.exit(_BROKEN_PIPE)

@@ -16,6 +16,11 @@ from bonaface.errors import ConfigError
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
+# Exit codes beside 0; 2, of wrong use and unusable input, is that of `BonafaceError`.
+CHECK_FAILED = 1
+INCOMPLETE = 3
+INTERRUPTED = 130
+
 # Options of the commands that judge; where no model is named the one that is shipped answers.
 SHIPPED = Path("default")
 ModelOption = Annotated[

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bonaface.cli._shared import CHECK_FAILED, INTERRUPTED, parse_ratios, printable, progress_bar
 from bonaface.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
     from bonaface.equalising import Equalised
     from bonaface.facts import Facts
 
-_FATAL = 1
-_INTERRUPTED = 130
 _MARKS = {"fatal": "FATAL  ", "warning": "warning", "info": "note   "}
 
 
@@ -63,8 +62,6 @@ def audit(
     Exit code 1 says that a test figure on it would be worthless, and why. With --fix it says that
     of OUT, which is audited in its turn; Ctrl-C stops, and the same command goes on.
     """
-    from bonaface.cli._shared import parse_ratios
-
     shares = parse_ratios(ratios)
     if side is not None and fix is None:
         raise ConfigError(f"expected --fix OUT with --side, got --side {side} alone; leave it out")
@@ -85,16 +82,15 @@ def audit(
         if fix is None:
             raise
         typer.echo("bonaface: stopped; the same command goes on", err=True)
-        raise typer.Exit(_INTERRUPTED) from None
+        raise typer.Exit(INTERRUPTED) from None
     if not found.passed:
-        raise typer.Exit(_FATAL)
+        raise typer.Exit(CHECK_FAILED)
 
 
 def _look(
     data: Path, ratios: tuple[float, float, float] | None, limit: int | None, seed: int
 ) -> tuple[Audit, Facts | None]:
     from bonaface.audit import PROBED, examine
-    from bonaface.cli._shared import progress_bar
 
     most = PROBED if limit is None else limit
     with progress_bar("reading") as progress:
@@ -102,7 +98,6 @@ def _look(
 
 
 def _write(found: Audit, json: Path | None, html: Path | None) -> None:
-    from bonaface.cli._shared import printable
     from bonaface.files import write_json
 
     if json is not None:
@@ -119,7 +114,6 @@ def _fix(
     before: Audit, facts: Facts | None, out: Path, side: int | None, limit: int | None, seed: int
 ) -> Audit:
     """Write the equalised set, audit it, and tell how it went; gives its audit."""
-    from bonaface.cli._shared import printable, progress_bar
     from bonaface.equalising import CHANGES, REPORT, equalise, write_report
 
     if facts is None:
@@ -144,8 +138,6 @@ def _fix(
 
 
 def _show_changes(done: Equalised) -> None:
-    from bonaface.cli._shared import printable
-
     told = done.to_dict()
     counts = told["counts"]
     typer.echo("")
@@ -202,8 +194,6 @@ def _crossing(found: Audit) -> int:
 
 
 def _show(found: Audit) -> None:
-    from bonaface.cli._shared import printable
-
     counts = "; ".join(
         f"{split}: {n['real']} real, {n['fake']} fake" for split, n in found.counts.items()
     )

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bonaface.cli._shared import INCOMPLETE, printable, progress_steps
+
 if TYPE_CHECKING:
     from rich.table import Table
 
     from bonaface.bench.measuring import Bench, Measured
     from bonaface.bench.rounds import Spread
-
-_SOME_UNREADABLE = 3
 
 
 def bench(
@@ -56,7 +56,6 @@ def bench(
     from bonaface.bench.measuring import BenchConfig
     from bonaface.bench.measuring import bench as measure
     from bonaface.bundle import load_bundle
-    from bonaface.cli._shared import printable, progress_steps
     from bonaface.errors import ConfigError
     from bonaface.files import write_json
     from bonaface.report import write_bench
@@ -77,13 +76,11 @@ def bench(
         typer.echo(f"wrote {printable(str(path))}")
     if found.unreadable:
         typer.echo(f"{found.unreadable} pictures could not be read", err=True)
-        raise typer.Exit(_SOME_UNREADABLE)
+        raise typer.Exit(INCOMPLETE)
 
 
 def _show(found: Bench) -> None:
     from rich.console import Console
-
-    from bonaface.cli._shared import printable
 
     machine, settings = found.machine, found.settings
     load = "" if machine.load is None else f", load {machine.load:.1f} before"
@@ -136,8 +133,6 @@ def _needs(arms: Sequence[Measured]) -> list[list[str]]:
 def _table(lines: list[list[str]]) -> Table:
     from rich.table import Table
     from rich.text import Text
-
-    from bonaface.cli._shared import printable
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for at, title in enumerate(lines[0]):

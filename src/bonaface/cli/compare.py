@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bonaface.cli._shared import printable
 from bonaface.errors import ScoresError
 
 if TYPE_CHECKING:
@@ -88,8 +89,6 @@ def _show(found: Comparison) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
-
-    from bonaface.cli._shared import printable
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("figure", no_wrap=True)

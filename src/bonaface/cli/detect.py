@@ -15,6 +15,8 @@ import typer
 from bonaface.cli._follow import STYLES, summarise, watch
 from bonaface.cli._inputs import Input, collect
 from bonaface.cli._shared import (
+    INCOMPLETE,
+    INTERRUPTED,
     SHIPPED,
     FacesOption,
     FinderOption,
@@ -39,8 +41,6 @@ _MEANING = (
     "no better than chance. Ask for the original file before you act on it."
 )
 _WITHOUT = "most files carry none, so that says nothing."
-_SOME_UNREADABLE = 3
-_INTERRUPTED = 130
 _ROWS = 12  # faces or people of one picture in the table
 _CELLS = 24  # of a timeline
 _BARS = "▁▂▃▄▅▆▇█"
@@ -117,9 +117,9 @@ def detect(
         _show(verdicts)
     _summarise(verdicts, len(given), detector.bundle.card)
     if stopped:
-        raise typer.Exit(_INTERRUPTED)
+        raise typer.Exit(INTERRUPTED)
     if not all(verdict.readable for verdict in verdicts):
-        raise typer.Exit(_SOME_UNREADABLE)
+        raise typer.Exit(INCOMPLETE)
 
 
 def _follow(
@@ -141,9 +141,9 @@ def _follow(
     typer.echo(_MEANING, err=True)
     summarise(last)
     if stopped:
-        raise typer.Exit(_INTERRUPTED)
+        raise typer.Exit(INTERRUPTED)
     if not last.frames.seen:
-        raise typer.Exit(_SOME_UNREADABLE)
+        raise typer.Exit(INCOMPLETE)
 
 
 def _judged(

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bonaface.cli._shared import INCOMPLETE, parse_ratios, printable, progress_bar
 from bonaface.errors import ConfigError
 
 if TYPE_CHECKING:
     from bonaface.evaluate import Evaluation
 
-_SOME_UNREADABLE = 3
 _LISTED = 20
 
 
@@ -51,7 +51,6 @@ def evaluate(
     Writes evaluation.json, scores.csv and report.html. Exit code 3 says that some pictures could
     not be read; they are listed and count in no figure.
     """
-    from bonaface.cli._shared import parse_ratios, printable, progress_bar
     from bonaface.detector import load_detector
     from bonaface.evaluate import evaluate as measure
     from bonaface.report import write_evaluation
@@ -80,15 +79,13 @@ def evaluate(
         typer.echo(f"wrote {printable(str(path))}")
     if found.unreadable:
         _list_unreadable(found)
-        raise typer.Exit(_SOME_UNREADABLE)
+        raise typer.Exit(INCOMPLETE)
 
 
 def _show(found: Evaluation) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
-
-    from bonaface.cli._shared import printable
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("figure", no_wrap=True)
@@ -117,8 +114,6 @@ def _show(found: Evaluation) -> None:
 
 
 def _list_unreadable(found: Evaluation) -> None:
-    from bonaface.cli._shared import printable
-
     typer.echo(f"{len(found.unreadable)} pictures could not be read:", err=True)
     for one in found.unreadable[:_LISTED]:
         typer.echo(f"  {printable(one.path)}: {printable(one.reason)}", err=True)

@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bonaface.cli._shared import INCOMPLETE, INTERRUPTED, printable, progress_bar
 from bonaface.errors import ConfigError, MissingExtraError
 
 if TYPE_CHECKING:
     from bonaface.cli._inputs import Input
     from bonaface.explain import Explainer, Explanation, Faith
     from bonaface.explain.evaluating import Assessment
-
-_SOME_UNREADABLE = 3
-_INTERRUPTED = 130
 
 
 def explain(
@@ -76,7 +74,6 @@ def explain(
 def _explain(
     explainer: Explainer, given: Sequence[Input], out: Path, wishes: dict[str, Any]
 ) -> None:
-    from bonaface.cli._shared import printable, progress_bar
     from bonaface.explain import MEANING
     from bonaface.explain import explain as look_at
     from bonaface.explain.writing import Writer
@@ -104,15 +101,13 @@ def _explain(
     typer.echo(MEANING, err=True)
     if stopped:
         typer.echo("bonaface: interrupted", err=True)
-        raise typer.Exit(_INTERRUPTED)
+        raise typer.Exit(INTERRUPTED)
     if unread:
         typer.echo(f"{unread} of {len(given)} could not be read", err=True)
-        raise typer.Exit(_SOME_UNREADABLE)
+        raise typer.Exit(INCOMPLETE)
 
 
 def _show(found: Explanation) -> None:
-    from bonaface.cli._shared import printable
-
     verdict = found.verdict
     typer.echo(printable(f"{verdict.path}: {verdict.answer}, {verdict.reason}"))
     who = "person" if verdict.kind == "video" else "face"
@@ -130,7 +125,6 @@ def _says(faith: Faith) -> str:
 
 
 def _assess(explainer: Explainer, data: Path, out: Path, split: str, limit: int | None) -> None:
-    from bonaface.cli._shared import printable, progress_bar
     from bonaface.explain.evaluating import assess
     from bonaface.report.explain import write_assessment
     from bonaface.samples import load_samples
@@ -141,18 +135,16 @@ def _assess(explainer: Explainer, data: Path, out: Path, split: str, limit: int 
             found = assess(explainer, samples, out, split=split, limit=limit, progress=progress)
     except KeyboardInterrupt:
         typer.echo(f"bonaface: stopped; the same command goes on with {out}", err=True)
-        raise typer.Exit(_INTERRUPTED) from None
+        raise typer.Exit(INTERRUPTED) from None
     _show_assessment(found)
     for path in write_assessment(found, out):
         typer.echo(f"wrote {printable(str(path))}")
     if found.unreadable:
         typer.echo(f"{len(found.unreadable)} could not be read; faithfulness.json", err=True)
-        raise typer.Exit(_SOME_UNREADABLE)
+        raise typer.Exit(INCOMPLETE)
 
 
 def _show_assessment(found: Assessment) -> None:
-    from bonaface.cli._shared import printable
-
     typer.echo(
         printable(
             f"{found.detector}, {found.method}, {found.real} real and {found.fake} fake of "

@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bonaface.cli._shared import CHECK_FAILED, INCOMPLETE, printable, progress_steps
 from bonaface.errors import ConfigError
 
 if TYPE_CHECKING:
     from bonaface.export import Gate
     from bonaface.metrics import Figure
-
-_NOT_PASSED = 1
-_SOME_UNREADABLE = 3
 
 
 def export(
@@ -56,7 +54,6 @@ def export(
     but some pictures could not be read.
     """
     from bonaface.bundle import load_bundle
-    from bonaface.cli._shared import printable, progress_steps
     from bonaface.export import export as write
     from bonaface.report import write_gate
     from bonaface.samples import load_samples
@@ -81,11 +78,11 @@ def export(
     typer.echo(f"wrote {printable(str(page))}")
     if not found.passed:
         typer.echo("bonaface: the export does not pass and was not written", err=True)
-        raise typer.Exit(_NOT_PASSED)
+        raise typer.Exit(CHECK_FAILED)
     typer.echo(f"wrote {printable(str(out))}")
     if found.unreadable:
         typer.echo(f"{len(found.unreadable)} pictures could not be read; gate.json", err=True)
-        raise typer.Exit(_SOME_UNREADABLE)
+        raise typer.Exit(INCOMPLETE)
 
 
 def _form(to: str, *, float16: bool, int8: bool) -> str:
@@ -104,8 +101,6 @@ def _show(found: Gate) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
-
-    from bonaface.cli._shared import printable
 
     before, after = (size / 1e6 for size in found.bytes)
     typer.echo(

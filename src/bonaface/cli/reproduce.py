@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bonaface.cli._shared import INCOMPLETE, INTERRUPTED, parse_ratios
 from bonaface.errors import ConfigError
 
 if TYPE_CHECKING:
     from bonaface.metrics import Figure
     from bonaface.reproduce import Study
-
-_SOME_MISSING = 3
 
 
 def reproduce(
@@ -38,7 +37,6 @@ def reproduce(
 
     Stop it with Ctrl-C; the same command goes on. Exit code 3 says that runs are missing.
     """
-    from bonaface.cli._shared import parse_ratios
     from bonaface.cli._watch import terminal_watch
     from bonaface.report import write_study
     from bonaface.reproduce import StudyConfig
@@ -58,7 +56,7 @@ def reproduce(
             )
     except KeyboardInterrupt:
         typer.echo(f"bonaface: stopped; the same command goes on with {out}", err=True)
-        raise typer.Exit(130) from None
+        raise typer.Exit(INTERRUPTED) from None
     written = write_study(study, out)
     _show(study)
     for path in written:
@@ -67,7 +65,7 @@ def reproduce(
         typer.echo(f"{len(study.unfinished)} runs are missing:", err=True)
         for name, reason in study.unfinished.items():
             typer.echo(f"  {name}: {reason}", err=True)
-        raise typer.Exit(_SOME_MISSING)
+        raise typer.Exit(INCOMPLETE)
 
 
 def _numbers(text: str) -> list[int]:

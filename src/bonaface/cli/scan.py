@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bonaface.cli._shared import (
+    INCOMPLETE,
+    INTERRUPTED,
     SHIPPED,
     FacesOption,
     FinderOption,
@@ -26,8 +28,6 @@ from bonaface.errors import ConfigError
 if TYPE_CHECKING:
     from bonaface.scan import Scan, ScanWatch
 
-_SOME_UNREADABLE = 3
-_INTERRUPTED = 130
 _WORDS = ("fake", "unsure", "real", "not_applicable")
 _EVERY = 30.0  # seconds between lines where stderr is no terminal
 _LISTED = 5
@@ -90,7 +90,7 @@ def scan(
             )  # fmt: skip
     except KeyboardInterrupt:
         typer.echo("bonaface: stopped; the same command goes on", err=True)
-        raise typer.Exit(_INTERRUPTED) from None
+        raise typer.Exit(INTERRUPTED) from None
     written = [found.out, *write_scan(found.summary, found.out, images=images)]
     _show(found)
     for path in written:
@@ -98,7 +98,7 @@ def scan(
     lost = sum(found.summary.unreadable.values())
     if lost:
         typer.echo(f"{lost:,} pictures could not be read; their rows say why", err=True)
-        raise typer.Exit(_SOME_UNREADABLE)
+        raise typer.Exit(INCOMPLETE)
 
 
 def _show(found: Scan) -> None:

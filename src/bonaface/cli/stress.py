@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bonaface.cli._shared import INCOMPLETE, INTERRUPTED, printable
 from bonaface.errors import ConfigError
 
 if TYPE_CHECKING:
     from bonaface.metrics import Figure
     from bonaface.stress import Stress
 
-_SOME_UNREADABLE = 3
 _WORST = 6
 
 
@@ -88,14 +88,14 @@ def stress(
             found = measure(detectors, samples, out, settings, progress=progress)
     except KeyboardInterrupt:
         typer.echo(f"bonaface: stopped; the same command goes on with {out}", err=True)
-        raise typer.Exit(130) from None
+        raise typer.Exit(INTERRUPTED) from None
     written = write_stress(found, out, images=samples.root if images else None)
     _show(found)
     for path in written:
         typer.echo(f"wrote {path}")
     if found.unreadable:
         typer.echo(f"{len(found.unreadable)} pictures could not be read; stress.json", err=True)
-        raise typer.Exit(_SOME_UNREADABLE)
+        raise typer.Exit(INCOMPLETE)
 
 
 def _names(text: str | None) -> list[str] | None:
@@ -118,8 +118,6 @@ def _numbers(text: str | None) -> list[float] | None:
 @contextmanager
 def _steps() -> Iterator[Callable[[int, int, str], None] | None]:
     """A bar over the conditions on a terminal; otherwise a line a condition."""
-    from bonaface.cli._shared import printable
-
     if not sys.stderr.isatty():
         yield lambda done, total, what: typer.echo(f"{done + 1} of {total}: {what}", err=True)
         return
@@ -149,8 +147,6 @@ def _show(found: Stress) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
-
-    from bonaface.cli._shared import printable
 
     for one in found.detectors:
         table = Table(box=None, pad_edge=False, header_style="bold")

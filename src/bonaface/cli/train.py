@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from bonaface.cli._shared import INTERRUPTED, parse_channels, parse_ratios
+
 
 def train(
     data: Annotated[Path, typer.Argument(help="Folder with train/ validation/ test/.")],
@@ -88,7 +90,6 @@ def train(
 ) -> None:
     """Train a detector; stop it with Ctrl-C, go on with --resume."""
     given = dict(locals())
-    from bonaface.cli._shared import parse_channels, parse_ratios
     from bonaface.cli._watch import terminal_watch
     from bonaface.config import TrainConfig
     from bonaface.devices import command_line, is_first, start, was_started
@@ -122,11 +123,11 @@ def train(
             )
     except KeyboardInterrupt:
         if not is_first():
-            raise typer.Exit(130) from None
+            raise typer.Exit(INTERRUPTED) from None
         typer.echo(
             f"bonaface: stopped; the same command with --resume goes on with {out}", err=True
         )
-        raise typer.Exit(130) from None
+        raise typer.Exit(INTERRUPTED) from None
     if not is_first():
         return
     card = bundle.card

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from bonaface.cli._shared import INTERRUPTED, parse_ratios
+
 
 def tune(
     data: Annotated[Path, typer.Argument(help="Folder with train/ validation/ (test/).")],
@@ -64,7 +66,6 @@ def tune(
     Writes best.toml, trials.csv, tuning.json and tuning.html.
     """
     given = dict(locals())
-    from bonaface.cli._shared import parse_ratios
     from bonaface.cli._tuning import terminal_tuning
     from bonaface.config import TrainConfig
     from bonaface.errors import TrainingError
@@ -89,7 +90,7 @@ def tune(
             if watch.last is not None:
                 write_tuning_page(watch.last, out)
             typer.echo(f"bonaface: stopped; the same command goes on with {out}", err=True)
-            raise typer.Exit(130) from None
+            raise typer.Exit(INTERRUPTED) from None
     written = (*save_tuning(found, out), write_tuning_page(found, out))
     if found.best is None:
         raise TrainingError(

@@ -9,15 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bonaface.cli._shared import printable, progress_bar
+from bonaface.cli._shared import INCOMPLETE, INTERRUPTED, printable, progress_bar
 from bonaface.errors import ConfigError
 
 if TYPE_CHECKING:
     from bonaface.crops import CropRecipe
     from bonaface.faces import Finder
-
-_SOME_FAILED = 3
-_INTERRUPTED = 130
 
 Margin = Annotated[
     float | None, typer.Option(help="Side of the crop over the longer side of the face [1.3].")
@@ -41,7 +38,7 @@ def resumable(what: str) -> Iterator[Callable[[int, int], None] | None]:
             yield progress
     except KeyboardInterrupt:
         typer.echo("bonaface: stopped; the same command goes on", err=True)
-        raise typer.Exit(_INTERRUPTED) from None
+        raise typer.Exit(INTERRUPTED) from None
 
 
 def check_recipe(margin: float | None, like: Path | None) -> None:
@@ -111,7 +108,7 @@ def conclude(out: Path, report: str, notes: Iterable[str], failed: int = 0, what
 
         where = printable(str(out / FAILURES))
         typer.echo(f"{failed} {what}; they are listed in {where}", err=True)
-        raise typer.Exit(_SOME_FAILED)
+        raise typer.Exit(INCOMPLETE)
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
