@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import shutil
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from scipy.stats import binomtest
 
 import portraits
 from bonaface import cropping
-from bonaface.cropping import FAILURES, JOURNAL, REPORT, ahead, crop_faces, crop_names, wilson
+from bonaface.cropping import FAILURES, JOURNAL, REPORT, crop_faces, crop_names, wilson
 from bonaface.crops import RECIPE_FILE, CropRecipe, read_recipe
 from bonaface.errors import ConfigError, DataError, ImageError
 from bonaface.faces import CenterFace, Face
@@ -291,21 +290,6 @@ def test_one_crop_in_two_splits_is_kept_for_the_test(tmp_path: Path) -> None:
         "test/real/test.png",
         "train/fake/other.png",
     ]
-
-
-def test_of_a_source_that_breaks_off_nothing_is_lost() -> None:
-    def rows() -> Iterator[int]:
-        yield from range(3)
-        raise OSError("the line went dead")
-
-    coming = ahead(rows(), lambda row: 10 * row)
-    assert [next(coming) for _ in range(3)] == [0, 10, 20]
-    with pytest.raises(OSError, match="dead"):
-        next(coming)
-    assert list(ahead(range(9), lambda row: 10 * row)) == list(range(0, 90, 10))
-    coming = ahead(rows(), str)
-    assert next(coming) == "0"
-    coming.close()
 
 
 def test_where_nothing_can_be_cut_it_says_so(tmp_path: Path) -> None:

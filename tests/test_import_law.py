@@ -12,7 +12,7 @@ import bonaface
 
 # A module imports only from earlier rows, or from earlier names in its own row.
 ROWS = (
-    "errors files tars",
+    "errors files tars ahead",
     "config layouts samples heif images video stream faces crops people preprocess signals "
     "corruptions forge drawn augment scores metrics fairness calibration provenance verdict "
     "cropping forging streaming mixing splitting sharding importing framing facts copies probes "

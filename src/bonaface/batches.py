@@ -11,9 +11,9 @@ import os
 import re
 import shutil
 import time
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from bonaface.ahead import ahead
 from bonaface.augment import recipe
 from bonaface.errors import ConfigError, DataError, ImageError
 from bonaface.files import atomic_folder, cache_root, write_json
@@ -273,20 +274,8 @@ class Batches:
 
     def _ahead(self, jobs: Iterator[_Job]) -> Iterator[Batch]:
         if self._workers == 0:
-            yield from map(self._make, jobs)
-            return
-        waiting: deque[Future[Batch]] = deque()
-        with ThreadPoolExecutor(self._workers) as pool:
-            try:
-                for job in jobs:
-                    waiting.append(pool.submit(self._make, job))
-                    if len(waiting) > 2 * self._workers:
-                        yield waiting.popleft().result()
-                while waiting:
-                    yield waiting.popleft().result()
-            finally:
-                for future in waiting:
-                    future.cancel()
+            return map(self._make, jobs)
+        return ahead(jobs, self._make, self._workers, 2 * self._workers + 1)
 
     def _make(self, job: _Job) -> Batch:
         drawn, epoch = job.drawn, job.epoch

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
@@ -18,6 +16,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, create_model
 
 from bonaface import __version__
+from bonaface.ahead import ahead
 from bonaface.audit import glance
 from bonaface.bundle import Bundle, first_problem, sha256
 from bonaface.calibration import Calibration, OperatingPoint
@@ -444,26 +443,14 @@ def score_samples(
 def read_ahead(samples: Samples, prepare: Change, workers: int = 2) -> Iterator[Read]:
     """Each sample in order, with its crop as `prepare` makes it or the reason why there is none."""
 
-    def read(sample: Sample) -> Pixels | str:
+    def read(sample: Sample) -> Read:
         try:
             pixels = read_image(samples.absolute(sample)).pixels
         except ImageError as error:
-            return error.reason
-        return prepare(sample, pixels)
+            return sample, error.reason
+        return sample, prepare(sample, pixels)
 
-    waiting: deque[tuple[Sample, Future[Pixels | str]]] = deque()
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="read")
-    try:
-        for sample in samples.rows:
-            waiting.append((sample, pool.submit(read, sample)))
-            if len(waiting) >= BATCH * BATCHES_AHEAD:
-                first, future = waiting.popleft()
-                yield first, future.result()
-        while waiting:
-            first, future = waiting.popleft()
-            yield first, future.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+    return ahead(samples.rows, read, workers, BATCH * BATCHES_AHEAD)
 
 
 def in_batches(items: Iterator[Read]) -> Iterator[list[Read]]:

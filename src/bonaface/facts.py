@@ -9,10 +9,8 @@ import hashlib
 import io
 import math
 import os
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -23,6 +21,7 @@ import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
+from bonaface.ahead import ahead
 from bonaface.errors import ImageError, MissingExtraError
 from bonaface.heif import BRANDS, check_area, check_heif
 from bonaface.images import DEFAULT_LIMITS, FORMATS, Image, os_reason, read_file, read_image
@@ -219,23 +218,14 @@ def _in_order(
 ) -> Iterator[tuple[Sample, _T]]:
     """Each row with what `read` made of it, some blocks ahead in threads."""
     count = workers or min(8, os.cpu_count() or 1)
-    waiting: deque[tuple[Sequence[Sample], Future[list[_T]]]] = deque()
-    with ThreadPoolExecutor(count) as pool:
-        try:
-            for start in range(0, len(rows), _BLOCK):
-                block = rows[start : start + _BLOCK]
-                waiting.append(
-                    (block, pool.submit(lambda some: [read(row) for row in some], block))
-                )
-                if len(waiting) > 2 * count:
-                    block, future = waiting.popleft()
-                    yield from zip(block, future.result(), strict=True)
-            while waiting:
-                block, future = waiting.popleft()
-                yield from zip(block, future.result(), strict=True)
-        finally:
-            for _, future in waiting:
-                future.cancel()
+
+    def read_all(block: Sequence[Sample]) -> list[tuple[Sample, _T]]:
+        return [(row, read(row)) for row in block]
+
+    blocks = (rows[start : start + _BLOCK] for start in range(0, len(rows), _BLOCK))
+    with closing(ahead(blocks, read_all, count, 2 * count + 1)) as coming:
+        for block in coming:
+            yield from block
 
 
 def _read(path: Path, in_probe: bool) -> _Read:

@@ -20,10 +20,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from bonaface.ahead import ahead
 from bonaface.cropping.journal import (
     Owners,
     Steps,
-    ahead,
     as_png,
     carry_out,
     check_place,

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+from bonaface.ahead import ahead
 from bonaface.cropping import cut_face, write_recipe
 from bonaface.cropping.journal import (
     Owners,
-    ahead,
     as_png,
     carry_out,
     check_place,

@@ -17,15 +17,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from bonaface.cropping.journal import (
-    Steps,
-    ahead,
-    carry_out,
-    check_place,
-    lasts,
-    read_outcomes,
-    resume,
-)
+from bonaface.ahead import ahead
+from bonaface.cropping.journal import Steps, carry_out, check_place, lasts, read_outcomes, resume
 from bonaface.cropping.tables import count_reasons, write_failures, write_metadata
 from bonaface.crops import RECIPE_FILE, read_recipe
 from bonaface.errors import ImageError

@@ -23,6 +23,7 @@ from sklearn.metrics import roc_auc_score
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 import bonaface
+from bonaface.ahead import ahead
 from bonaface.audit import Glance, glance
 from bonaface.augment import recipe
 from bonaface.batches import Batch, Batches, CropSource, open_source
@@ -30,7 +31,6 @@ from bonaface.bundle import Bundle, Card, finish_bundle, load_bundle
 from bonaface.calibration import Calibration, fit_calibration, fit_operating_points
 from bonaface.checkpoints import State, load, load_weights, save, save_weights
 from bonaface.config import TrainConfig
-from bonaface.cropping.journal import ahead
 from bonaface.crops import CropRecipe, measure_recipe, read_recipe
 from bonaface.detector import Detector
 from bonaface.devices import all_or_none, gathered, open_fabric, share_statistics, summed

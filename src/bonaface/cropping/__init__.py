@@ -16,10 +16,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from bonaface.ahead import ahead
 from bonaface.cropping.journal import (
     Owners,
     Steps,
-    ahead,
     as_png,
     carry_out,
     check_place,

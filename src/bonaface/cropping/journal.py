@@ -9,9 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections import deque
 from collections.abc import Callable, Container, Generator, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -26,35 +24,6 @@ from bonaface.files import atomic_path, write_text
 from bonaface.samples import SPLITS, Sample, Samples
 
 _PASSING: Final = (FileNotFoundError, PermissionError, MemoryError, ImportError)  # may pass
-_WORKERS: Final = 2
-_AHEAD: Final = 4  # pictures that are worked on or wait to be written
-
-_In = TypeVar("_In")
-_Out = TypeVar("_Out")
-
-
-def ahead(rows: Iterable[_In], make: Callable[[_In], _Out]) -> Generator[_Out, None, None]:
-    """What `make` makes of each row, in their order, a few of them at work at a time."""
-    coming, failed = iter(rows), None
-    waiting: deque[Future[_Out]] = deque()
-    with ThreadPoolExecutor(_WORKERS) as pool:
-        try:
-            while failed is None:
-                try:
-                    waiting.append(pool.submit(make, next(coming)))
-                except (
-                    Exception
-                ) as error:  # the end, or a source that broke off: first what it gave
-                    failed = error
-                if len(waiting) == _AHEAD:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
-    if not isinstance(failed, StopIteration):
-        raise failed
 
 
 def lasts(error: ImageError) -> bool:

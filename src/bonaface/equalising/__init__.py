@@ -22,12 +22,12 @@ from typing import Any, Final
 
 import numpy as np
 
+from bonaface.ahead import ahead
 from bonaface.audit import Audit
 from bonaface.copies import Copies
 from bonaface.cropping.journal import (
     Owners,
     Steps,
-    ahead,
     carry_out,
     check_place,
     digest,

@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+from bonaface.ahead import ahead
 from bonaface.cropping.journal import (
     Steps,
-    ahead,
     carry_out,
     check_place,
     keep,

@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
-from bonaface.cropping.journal import ahead
+from bonaface.ahead import ahead
 from bonaface.errors import ImageError
 from bonaface.files import atomic_path
 from bonaface.scan.reading import Reader
