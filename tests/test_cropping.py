@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,30 +16,14 @@ from bonaface import cropping
 from bonaface.cropping import FAILURES, JOURNAL, REPORT, crop_faces, crop_names, wilson
 from bonaface.crops import RECIPE_FILE, CropRecipe, read_recipe
 from bonaface.errors import ConfigError, DataError, ImageError
-from bonaface.faces import CenterFace, Face
+from bonaface.faces import CenterFace
 from bonaface.images import read_image
 from bonaface.samples import Sample, Samples, load_samples
+from finders import Blocks
 from folders import listed, table, tree
 
 REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
 RECIPE = CropRecipe(origin="crops cut by a test")
-
-
-class Blocks:
-    """Finds white squares, and counts how often it is asked."""
-
-    name = "blocks"
-
-    def __init__(self) -> None:
-        self.asked = 0
-        self._lock = threading.Lock()
-
-    def find(self, pixels: np.ndarray) -> tuple[Face, ...]:
-        with self._lock:
-            self.asked += 1
-        _, _, found, _ = cv2.connectedComponentsWithStats((pixels.min(2) == 255).astype(np.uint8))
-        faces = [Face((x, y, x + w, y + h), (), 1.0) for x, y, w, h, _ in found[1:].tolist()]
-        return tuple(sorted(faces, key=lambda face: -face.size))
 
 
 def photo(

@@ -1,11 +1,9 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections import Counter
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -23,30 +21,11 @@ from bonaface.forge import KINDS
 from bonaface.forging import JOURNAL, REPORT, Forging, contact_sheet, forge_set
 from bonaface.images import read_image
 from bonaface.samples import load_samples
+from finders import Blocks
 from folders import listed, table, tree
 
 SPLITS = ("train", "validation", "test")
 MARKS = np.array([(0.3, 0.38), (0.7, 0.38), (0.5, 0.58), (0.34, 0.76), (0.66, 0.76)])
-
-
-class Blocks:
-    """Finds white frames as faces, and counts how often it is asked."""
-
-    name = "blocks"
-
-    def __init__(self) -> None:
-        self.asked = 0
-        self._lock = threading.Lock()
-
-    def find(self, pixels: np.ndarray) -> tuple[Face, ...]:
-        with self._lock:
-            self.asked += 1
-        _, _, found, _ = cv2.connectedComponentsWithStats((pixels.min(2) == 255).astype(np.uint8))
-        faces = []
-        for x, y, w, h, _ in found[1:].tolist():
-            marks = tuple((float(a), float(b)) for a, b in MARKS * (w, h) + (x, y))
-            faces.append(Face((x, y, x + w, y + h), marks, 1.0))
-        return tuple(sorted(faces, key=lambda face: -face.size))
 
 
 class Same:
@@ -72,7 +51,7 @@ def photo(path: Path, *faces: tuple[int, int, int], seed: int = 0) -> Path:
 
 
 def forged(source: Path, out: Path, **options: object) -> dict:
-    options.setdefault("finder", Blocks())
+    options.setdefault("finder", Blocks(marks=MARKS))
     return forge_set(load_samples(source), out, **options).to_dict()  # type: ignore[arg-type]
 
 
@@ -186,7 +165,9 @@ def test_without_groups_a_pair_is_one(tmp_path: Path) -> None:
     for at in range(12):
         photo(tmp_path / "in" / "real" / f"{at}.png", (30, 20, 60 + at), seed=at)
     samples = load_samples(tmp_path / "in", ratios=(0.5, 0.25, 0.25))
-    found = forge_set(samples, tmp_path / "out", Blocks(), kinds=("swap", "resample")).to_dict()
+    found = forge_set(
+        samples, tmp_path / "out", Blocks(marks=MARKS), kinds=("swap", "resample")
+    ).to_dict()
     assert "a person each" in found["notes"][0]
     after = load_samples(tmp_path / "out")
     assert {len({row.path for row in after.rows if row.group == g}) for g in
@@ -284,7 +265,7 @@ def test_a_stopped_run_goes_on_and_ends_in_the_same_bytes(
     forged(source, tmp_path / "out", progress=lambda done, total: steps.append(done))
     assert steps == list(range(after + 1, 25))
     assert tree(tmp_path / "out") == tree(tmp_path / "straight")
-    finder = Blocks()
+    finder = Blocks(marks=MARKS)
     again = forged(source, tmp_path / "out", finder=finder)
     assert finder.asked == 0
     assert again == json.loads((tmp_path / "straight" / REPORT).read_text())

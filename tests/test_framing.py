@@ -15,35 +15,18 @@ from bonaface import framing
 from bonaface.cropping import FAILURES
 from bonaface.crops import RECIPE_FILE, CropRecipe, read_recipe
 from bonaface.errors import ConfigError, DataError, ImageError
-from bonaface.faces import CenterFace, Face
+from bonaface.faces import CenterFace
 from bonaface.framing import JOURNAL, REPORT, Framing, frame_set, load_clips
 from bonaface.images import read_image
 from bonaface.samples import load_samples
 from bonaface.video import Frames, read_frames
+from finders import Blocks
 from folders import table, tree
 
 VIDEOS = Path(__file__).parents[2] / "shared" / "data" / "videos"
 RECIPE = CropRecipe(1.5, origin="frames cut by a test")
 FRAMES = 40
-
-
-class Bright:
-    """Finds bright blocks as faces, and counts how often it is asked."""
-
-    name = "bright"
-
-    def __init__(self) -> None:
-        self.asked = 0
-        self._lock = threading.Lock()
-
-    def find(self, pixels: np.ndarray) -> tuple[Face, ...]:
-        with self._lock:
-            self.asked += 1
-        _, _, found, _ = cv2.connectedComponentsWithStats((pixels.min(2) > 190).astype(np.uint8))
-        faces = [
-            Face((x, y, x + w, y + h), (), 1.0) for x, y, w, h, a in found[1:].tolist() if a > 99
-        ]
-        return tuple(sorted(faces, key=lambda face: -face.size))
+BRIGHT = 191  # what a codec leaves of white
 
 
 def clip(
@@ -73,7 +56,7 @@ def listed(folder: Path, rows: list[dict[str, str]]) -> Path:
 
 
 def framed(source: Path, out: Path, **options: object) -> Framing:
-    options = {"recipe": RECIPE, "finder": Bright(), "count": 4} | options
+    options = {"recipe": RECIPE, "finder": Blocks(BRIGHT), "count": 4} | options
     return frame_set(load_clips(source), out, **options)  # type: ignore[arg-type]
 
 
@@ -112,7 +95,7 @@ def test_faces_of_frames_spread_over_the_clip_are_cut(source: Path, tmp_path: Pa
     assert names == [f"b-{number:05d}.png" for number in (5, 15, 25, 35)]
     frames = list(read_frames(source / "test" / "fake" / "swap" / "b.mp4", 4))
     for name, frame in zip(names, frames, strict=True):
-        (face,) = Bright().find(frame.pixels)
+        (face,) = Blocks(BRIGHT).find(frame.pixels)
         crop = read_image(out / "test" / "fake" / "swap" / name).pixels
         np.testing.assert_array_equal(crop, RECIPE.cut(frame.pixels, face))
 
@@ -137,7 +120,7 @@ def test_known_groups_hold_and_unknown_clips_are_their_own(tmp_path: Path) -> No
                 {"file_name": f"clips/{name}.mp4", "label": label, "group": f"pair {at // 2}"}
             )
     clips = load_clips(listed(source, rows), ratios=(0.4, 0.3, 0.3))
-    frame_set(clips, tmp_path / "out", RECIPE, Bright(), count=2)
+    frame_set(clips, tmp_path / "out", RECIPE, Blocks(BRIGHT), count=2)
     found = load_samples(tmp_path / "out")
     assert {row.group for row in found.rows} == {"pair 0", "pair 1", "pair 2"}
     assert found.counts() == {s: {"real": 4, "fake": 4} for s in ("train", "validation", "test")}
@@ -229,11 +212,11 @@ def test_a_stopped_run_goes_on_and_ends_in_the_same_bytes(
     lines = (out / JOURNAL).read_text().splitlines(keepends=True)
     assert len(lines) == after + 1
     (out / JOURNAL).write_text("".join(lines) + lines[-1][:40])
-    finder = Bright()
+    finder = Blocks(BRIGHT)
     framed(source, out, finder=finder)
     assert finder.asked == 24 - 4 * after
     assert tree(out) == tree(tmp_path / "straight")
-    finder = Bright()
+    finder = Blocks(BRIGHT)
     framed(source, out, finder=finder)
     assert finder.asked == 0
     (out / "train" / "real" / "a-00005.png").unlink()
@@ -246,7 +229,7 @@ def test_other_settings_and_foreign_folders_are_refused(source: Path, tmp_path: 
     out = tmp_path / "out"
     framed(source, out)
     before = tree(out)
-    other = Bright()
+    other = Blocks(BRIGHT)
     other.name = "other"  # type: ignore[misc]
     for options in ({"count": 5}, {"recipe": CropRecipe(1.9)}, {"finder": other}):
         with pytest.raises(ConfigError, match="begun with"):

@@ -3,7 +3,6 @@ from __future__ import annotations
 import csv
 import json
 import os
-import pty
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,6 +16,7 @@ import portraits
 from bonaface import cli, cropping
 from bonaface.crops import CropRecipe, read_recipe
 from bonaface.samples import load_samples
+from terminal import on_terminal
 
 Make = Callable[..., Path]
 
@@ -191,23 +191,9 @@ def test_help_loads_nothing_heavy() -> None:
 @pytest.mark.skipif(os.name == "nt", reason="terminals are those of POSIX")
 def test_on_a_terminal_there_is_a_bar_and_a_table(source: Path, tmp_path: Path) -> None:
     photo(source, "train/real/none.png", None)
-    terminal, end = pty.openpty()
-    command = [sys.executable, "-m", "bonaface", "data", "crop", source, "--out", tmp_path / "out"]
-    environment = os.environ | {"TERM": "xterm", "COLUMNS": "100"}
-    process = subprocess.Popen(command, stdout=end, stderr=end, env=environment)
-    os.close(end)
-    said = b""
-    while True:
-        try:
-            block = os.read(terminal, 65536)
-        except OSError:  # Linux: the other end was closed
-            break
-        if not block:
-            break
-        said += block
-    os.close(terminal)
-    assert process.wait(60) == 3
-    text = said.decode()
+    command = ["data", "crop", source, "--out", tmp_path / "out"]
+    code, text = on_terminal(command, columns=100, errors=True)
+    assert code == 3
     assert "cropping" in text
     assert "7/7" in text
     assert "\t" not in text

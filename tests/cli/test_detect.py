@@ -14,6 +14,7 @@ from typer.testing import CliRunner, Result
 import credentials
 from bonaface import cli
 from bonaface.cli._shared import printable
+from terminal import on_terminal
 
 Make = Callable[..., Path]
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs/verdict.schema.json").read_text())
@@ -125,30 +126,9 @@ def test_printable_keeps_what_can_be_read() -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="needs a pseudo-terminal")
 def test_a_terminal_gets_a_coloured_table(model: Path, tmp_path: Path) -> None:
-    import pty
-    import subprocess
-
     picture = save(tmp_path / "[red]white.png")
-    outer, inner = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "bonaface", "detect", "--faces", "none", picture, "--model", model],
-        stdout=inner,
-        stderr=subprocess.DEVNULL,
-        env=os.environ | {"TERM": "xterm-256color", "COLUMNS": "200"},
-    )
-    os.close(inner)
-    text = b""
-    while True:
-        try:
-            piece = os.read(outer, 4096)
-        except OSError:  # Linux, when the other end has closed
-            break
-        if not piece:
-            break
-        text += piece
-    os.close(outer)
-    assert process.wait(60) == 0
-    shown = text.decode()
+    code, shown = on_terminal(["detect", "--faces", "none", picture, "--model", model])
+    assert code == 0
     assert "picture" in shown.splitlines()[0]
     assert "[red]white.png" in shown
     assert "\x1b[1;31mfake" in shown

@@ -14,7 +14,6 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from bonaface import cli
-from bonaface.drawn import write_drawn_set
 from bonaface.explain import evaluating
 from portraits import portrait
 
@@ -59,13 +58,12 @@ def test_an_input_that_cannot_be_read_is_exit_code_3(
 
 
 def test_a_method_is_measured_on_a_set(
-    make_bundle: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_bundle: Callable[..., Path], drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(evaluating, "RESAMPLES", 100)
-    data, out = tmp_path / "faces", tmp_path / "out"
-    write_drawn_set(data, {"train": 2, "validation": 2, "test": 12}, seed=1, size=24)
+    out = tmp_path / "out"
     bundle = make_bundle()
-    done = explain(bundle, "--evaluate", data, "--out", out, "--limit", 20)
+    done = explain(bundle, "--evaluate", drawn, "--out", out, "--limit", 20)
     assert done.exit_code == 0, done.stderr
     assert "deletion AUC" in done.stdout
     assert "pointing" not in done.stdout
@@ -75,7 +73,7 @@ def test_a_method_is_measured_on_a_set(
     assert page.count("<svg") == 2
     assert "Do they point" not in page
     first = (out / "explained.jsonl").read_bytes()
-    assert explain(bundle, "--evaluate", data, "--out", out, "--limit", 20).exit_code == 0
+    assert explain(bundle, "--evaluate", drawn, "--out", out, "--limit", 20).exit_code == 0
     assert (out / "explained.jsonl").read_bytes() == first
 
 

@@ -25,18 +25,11 @@ def quick_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gate, "RESAMPLES", 100)
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("drawn") / "faces"
-    write_drawn_set(folder, {"train": 2, "validation": 2, "test": 12}, seed=1, size=24)
-    return folder
-
-
 def test_it_writes_a_bundle_and_says_what_changed(
-    make_bundle: Make, data: Path, tmp_path: Path
+    make_bundle: Make, drawn: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    done = export(make_bundle(), "--to", "onnx", "--gate", data, "--out", out)
+    done = export(make_bundle(), "--to", "onnx", "--gate", drawn, "--out", out)
     assert done.exit_code == 0, done.stderr
     assert "brightness-onnx" in done.stdout
     assert "holds: rise of APCER" in done.stdout
@@ -48,7 +41,7 @@ def test_it_writes_a_bundle_and_says_what_changed(
 
 
 def test_what_does_not_pass_is_exit_1_and_leaves_the_report(
-    make_bundle: Make, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_bundle: Make, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = forms._plain_onnx
 
@@ -60,7 +53,7 @@ def test_what_does_not_pass_is_exit_1_and_leaves_the_report(
 
     monkeypatch.setattr(forms, "_plain_onnx", broken)
     out = tmp_path / "out"
-    done = export(make_bundle(), "--to", "onnx", "--gate", data, "--out", out)
+    done = export(make_bundle(), "--to", "onnx", "--gate", drawn, "--out", out)
     assert done.exit_code == 1
     assert "DOES NOT HOLD: largest difference of a score" in done.stdout
     assert "was not written" in done.stderr

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +15,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from bonaface import cli
+from terminal import on_terminal
 from test_stream import clip, fed
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs/follow.schema.json").read_text())
@@ -39,11 +38,25 @@ def stream(tmp_path: Path) -> Path:
 
 def command(model: Path, *arguments: object) -> list[str]:
     told = ["--follow", "--faces", "none", "--model", model, *arguments]
-    return [sys.executable, "-m", "bonaface", "detect", *map(str, told)]
+    return ["detect", *map(str, told)]
+
+
+def fed_by_hand(model: Path) -> subprocess.Popen[bytes]:
+    """What judges its standard input, which a clip was written to and which stays open."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bonaface", *command(model, "-", "--json")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdin is not None
+    process.stdin.write(clip(".ts"))
+    process.stdin.flush()
+    return process
 
 
 def follow(model: Path, *arguments: object) -> Result:
-    return CliRunner().invoke(cli.app, command(model, *arguments)[3:])
+    return CliRunner().invoke(cli.app, command(model, *arguments))
 
 
 def test_lines_of_json_fit_the_schema_and_end_with_a_summary(model: Path, stream: Path) -> None:
@@ -111,16 +124,8 @@ def test_idle_needs_follow(model: Path, tmp_path: Path) -> None:
 
 
 def test_standard_input_and_ctrl_c_give_the_summary(model: Path) -> None:
-    process = subprocess.Popen(
-        command(model, "-", "--json"),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    assert process.stdin is not None
+    process = fed_by_hand(model)
     assert process.stdout is not None
-    process.stdin.write(clip(".ts"))
-    process.stdin.flush()  # and it stays open
     first = json.loads(process.stdout.readline())
     assert first["event"] in ("frame", "waiting")
     process.send_signal(signal.SIGINT)
@@ -135,17 +140,10 @@ def test_standard_input_and_ctrl_c_give_the_summary(model: Path) -> None:
 
 
 def test_a_reader_that_goes_away_ends_it(model: Path) -> None:
-    process = subprocess.Popen(
-        command(model, "-", "--json"),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+    process = fed_by_hand(model)
     assert process.stdin is not None
     assert process.stdout is not None
     assert process.stderr is not None
-    process.stdin.write(clip(".ts"))
-    process.stdin.flush()
     process.stdout.readline()
     process.stdout.close()
     assert process.wait(SOON) != 0
@@ -155,26 +153,8 @@ def test_a_reader_that_goes_away_ends_it(model: Path) -> None:
 
 
 def test_a_terminal_gets_a_live_table(model: Path, stream: Path) -> None:
-    outer, inner = pty.openpty()
-    process = subprocess.Popen(
-        command(model, stream),
-        stdout=inner,
-        stderr=subprocess.DEVNULL,
-        env=os.environ | {"TERM": "xterm-256color", "COLUMNS": "160"},
-    )
-    os.close(inner)
-    text = b""
-    until = time.monotonic() + SOON
-    while time.monotonic() < until:
-        try:
-            piece = os.read(outer, 4096)
-        except OSError:  # Linux, when the other end has closed
-            break
-        if not piece:
-            break
-        text += piece
-    os.close(outer)
-    assert process.wait(SOON) == 0
-    assert b"100 seen" in text
-    assert b"[red]pipe" in text
-    assert b"person" in text
+    code, text = on_terminal(command(model, stream), columns=160, seconds=SOON)
+    assert code == 0
+    assert "100 seen" in text
+    assert "[red]pipe" in text
+    assert "person" in text

@@ -25,18 +25,11 @@ def quick_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(analysis, "RESAMPLES", 100)
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("drawn") / "faces"
-    write_drawn_set(folder, {"train": 2, "validation": 2, "test": 12}, seed=1, size=24)
-    return folder
-
-
 def test_it_ends_in_a_table_and_a_page(
-    make_bundle: Callable[..., Path], data: Path, tmp_path: Path
+    make_bundle: Callable[..., Path], drawn: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    done = stress(make_bundle(), data, "--out", out, *FEW)
+    done = stress(make_bundle(), drawn, "--out", out, *FEW)
     assert done.exit_code == 0, done.stderr
     assert "brightness" in done.stdout
     assert "JPEG 50" in done.stdout
@@ -44,16 +37,16 @@ def test_it_ends_in_a_table_and_a_page(
     assert json.loads((out / "stress.json").read_text())["settings"]["corruptions"] == ["jpeg"]
     assert "<img" not in (out / "stress.html").read_text()
     first = (out / "stress.json").read_bytes()
-    assert stress(tmp_path / "bundle", data, "--out", out, *FEW).exit_code == 0
+    assert stress(tmp_path / "bundle", drawn, "--out", out, *FEW).exit_code == 0
     assert (out / "stress.json").read_bytes() == first
 
 
 def test_attacks_and_pictures_where_they_are_asked_for(
-    make_bundle: Callable[..., Path], data: Path, tmp_path: Path
+    make_bundle: Callable[..., Path], drawn: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
     given = ("--attacks", "square", "--budgets", "4,30", "--attack-limit", 6, "--limit", 12)
-    done = stress(make_bundle(), data, "--out", out, "--corruptions", "blur", "--images", *given)
+    done = stress(make_bundle(), drawn, "--out", out, "--corruptions", "blur", "--images", *given)
     assert done.exit_code == 0, done.stderr
     assert "square 30, hide" in done.stdout
     found = json.loads((out / "stress.json").read_text())["detectors"][0]
@@ -83,9 +76,13 @@ def test_unreadable_pictures_end_in_exit_code_3(
     ],
 )
 def test_wrong_use_is_told_in_a_line(
-    make_bundle: Callable[..., Path], data: Path, tmp_path: Path, given: tuple[str, str], words: str
+    make_bundle: Callable[..., Path],
+    drawn: Path,
+    tmp_path: Path,
+    given: tuple[str, str],
+    words: str,
 ) -> None:
-    done = stress(make_bundle(), data, "--out", tmp_path / "out", *given)
+    done = stress(make_bundle(), drawn, "--out", tmp_path / "out", *given)
     assert done.exit_code == 2
     assert words in done.stderr
     assert len(done.stderr.splitlines()) == 1
