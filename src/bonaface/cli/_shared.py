@@ -21,13 +21,25 @@ CHECK_FAILED = 1
 INCOMPLETE = 3
 INTERRUPTED = 130
 
+
+def _check_faces(faces: str) -> str:
+    if faces not in ("auto", "none"):
+        raise ConfigError(f"expected --faces auto or none, got {faces!r}; choose one of them")
+    return faces
+
+
 # Options of the commands that judge; where no model is named the one that is shipped answers.
 SHIPPED = Path("default")
 ModelOption = Annotated[
     Path, typer.Option(help="Bundle: the --out folder of `bonaface train` [the one shipped].")
 ]
 FacesOption = Annotated[
-    str, typer.Option(metavar="auto|none", help="Find faces, or take each picture for a crop.")
+    str,
+    typer.Option(
+        metavar="auto|none",
+        callback=_check_faces,
+        help="Find faces, or take each picture for a crop.",
+    ),
 ]
 StabilityOption = Annotated[
     bool,
@@ -37,6 +49,29 @@ PrevalenceOption = Annotated[
     float, typer.Option(help="Share of fakes among what reaches you, such as 0.01.")
 ]
 FinderOption = Annotated[Path | None, typer.Option(help="A YuNet .onnx file, to find faces with.")]
+
+# Options of the commands that train.
+NetworkOption = Annotated[str | None, typer.Option(help="A name from `bonaface models` [cnn].")]
+PretrainedOption = Annotated[
+    str | None, typer.Option(help="Bundle, file, folder or Hub id of weights to begin with.")
+]
+PicturesOption = Annotated[
+    int | None, typer.Option(help="Of the training split, chosen by the seed [all].")
+]
+SizeOption = Annotated[int | None, typer.Option(help="Input side in pixels [the model's].")]
+MonitorOption = Annotated[
+    str | None, typer.Option(help="auc, accuracy or loss, on validation [auc].")
+]
+PatienceOption = Annotated[
+    int | None, typer.Option(help="Stop after so many epochs without a better one [never].")
+]
+PrecisionOption = Annotated[str | None, typer.Option(help="auto, float32 or bf16 [auto].")]
+SharesOption = Annotated[
+    str | None, typer.Option("--split", "--ratios", help="For data without splits: 80/10/10.")
+]
+LoadersOption = Annotated[
+    int | None, typer.Option(min=0, help="Threads that prepare batches [half the cores].")
+]
 
 
 def parse_ratios(text: str | None) -> tuple[float, float, float] | None:

@@ -86,8 +86,6 @@ def detect(
 
     Exit code 3 says that some inputs could not be read; the others are judged.
     """
-    if faces not in ("auto", "none"):
-        raise ConfigError(f"expected --faces auto or none, got {faces!r}; choose one of them")
     if follow:
         wishes = {"faces": faces, "stability": stability, "prevalence": prevalence}
         _follow(inputs, model, finder, annotate, as_json, wishes | {"frames": frames, "idle": idle})

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bonaface.cli._shared import INCOMPLETE, INTERRUPTED, parse_ratios
+from bonaface.cli._shared import INCOMPLETE, INTERRUPTED, LoadersOption, SharesOption, parse_ratios
 from bonaface.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -26,12 +26,8 @@ def reproduce(
     finished: Annotated[
         bool, typer.Option("--finished", help="Train nothing; write the page of what is there.")
     ] = False,
-    split: Annotated[
-        str | None, typer.Option("--split", "--ratios", help="For data without splits: 80/10/10.")
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=0, help="Threads that prepare batches [half the cores].")
-    ] = None,
+    split: SharesOption = None,
+    workers: LoadersOption = None,
 ) -> None:
     """Train what is missing of a study, measure it on test, write study.html and study.json.
 

@@ -70,8 +70,6 @@ def scan(
     again, and ends in the same rows. Writes FILE.parquet, and FILE.json and FILE.html with its
     figures. Exit code 3: some pictures could not be read; their rows say why.
     """
-    if faces not in ("auto", "none"):
-        raise ConfigError(f"expected --faces auto or none, got {faces!r}; choose one of them")
     if engine not in ("local", "ray"):
         raise ConfigError(f"expected --engine local or ray, got {engine!r}; choose one of them")
     if out.suffix != ".parquet":

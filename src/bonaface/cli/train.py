@@ -7,25 +7,34 @@ from typing import Annotated
 
 import typer
 
-from bonaface.cli._shared import INTERRUPTED, parse_channels, parse_ratios
+from bonaface.cli._shared import (
+    INTERRUPTED,
+    LoadersOption,
+    MonitorOption,
+    NetworkOption,
+    PatienceOption,
+    PicturesOption,
+    PrecisionOption,
+    PretrainedOption,
+    SharesOption,
+    SizeOption,
+    parse_channels,
+    parse_ratios,
+)
 
 
 def train(
     data: Annotated[Path, typer.Argument(help="Folder with train/ validation/ test/.")],
     out: Annotated[Path, typer.Option(help="Folder of the run; it becomes the bundle.")],
-    model: Annotated[str | None, typer.Option(help="A name from `bonaface models` [cnn].")] = None,
+    model: NetworkOption = None,
     config: Annotated[Path | None, typer.Option(help="TOML of settings; options win.")] = None,
-    pretrained: Annotated[
-        str | None, typer.Option(help="Bundle, file, folder or Hub id of weights to begin with.")
-    ] = None,
+    pretrained: PretrainedOption = None,
     freeze: Annotated[
         str | None, typer.Option(help="none, backbone (head alone) or staged [none].")
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training split [10].")] = None,
-    pictures: Annotated[
-        int | None, typer.Option(help="Of the training split, chosen by the seed [all].")
-    ] = None,
-    size: Annotated[int | None, typer.Option(help="Input side in pixels [the model's].")] = None,
+    pictures: PicturesOption = None,
+    size: SizeOption = None,
     mean: Annotated[
         str | None, typer.Option(metavar="R,G,B", help="Of the input [that of the weights].")
     ] = None,
@@ -66,20 +75,12 @@ def train(
         str | None,
         typer.Option(help="Of hybrid: resnet18, resnet34, resnet50 or resnet50v2 [resnet50v2]."),
     ] = None,
-    monitor: Annotated[
-        str | None, typer.Option(help="auc, accuracy or loss, on validation [auc].")
-    ] = None,
-    patience: Annotated[
-        int | None, typer.Option(help="Stop after so many epochs without a better one [never].")
-    ] = None,
-    precision: Annotated[str | None, typer.Option(help="auto, float32 or bf16 [auto].")] = None,
+    monitor: MonitorOption = None,
+    patience: PatienceOption = None,
+    precision: PrecisionOption = None,
     seed: Annotated[int | None, typer.Option(help="[0]")] = None,
-    split: Annotated[
-        str | None, typer.Option("--split", "--ratios", help="For data without splits: 80/10/10.")
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=0, help="Threads that prepare batches [half the cores].")
-    ] = None,
+    split: SharesOption = None,
+    workers: LoadersOption = None,
     devices: Annotated[
         int, typer.Option(min=1, help="Processes on each node, which share each batch.")
     ] = 1,

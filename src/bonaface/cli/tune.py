@@ -7,13 +7,25 @@ from typing import Annotated
 
 import typer
 
-from bonaface.cli._shared import INTERRUPTED, parse_ratios
+from bonaface.cli._shared import (
+    INTERRUPTED,
+    LoadersOption,
+    MonitorOption,
+    NetworkOption,
+    PatienceOption,
+    PicturesOption,
+    PrecisionOption,
+    PretrainedOption,
+    SharesOption,
+    SizeOption,
+    parse_ratios,
+)
 
 
 def tune(
     data: Annotated[Path, typer.Argument(help="Folder with train/ validation/ (test/).")],
     out: Annotated[Path, typer.Option(help="Folder of the study.")],
-    model: Annotated[str | None, typer.Option(help="A name from `bonaface models` [cnn].")] = None,
+    model: NetworkOption = None,
     trials: Annotated[
         int, typer.Option(min=1, help="Finished ones in the whole study; more go on with it.")
     ] = 20,
@@ -24,14 +36,10 @@ def tune(
         str | None,
         typer.Option(metavar="URL", help="Database for workers on several machines [in --out]."),
     ] = None,
-    pretrained: Annotated[
-        str | None, typer.Option(help="Bundle, file, folder or Hub id of weights to begin with.")
-    ] = None,
-    size: Annotated[int | None, typer.Option(help="Input side in pixels [the model's].")] = None,
+    pretrained: PretrainedOption = None,
+    size: SizeOption = None,
     epochs: Annotated[int | None, typer.Option(help="Of each trial, at most [10].")] = None,
-    pictures: Annotated[
-        int | None, typer.Option(help="Of the training split, chosen by the seed [all].")
-    ] = None,
+    pictures: PicturesOption = None,
     lr: Annotated[float | None, typer.Option(help="Fix the peak learning rate.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Fix the images per step.")] = None,
     weight_decay: Annotated[float | None, typer.Option(help="Fix the weight decay.")] = None,
@@ -42,20 +50,12 @@ def tune(
         str | None,
         typer.Option(help="Fix none, backbone or staged; else searched if --pretrained."),
     ] = None,
-    monitor: Annotated[
-        str | None, typer.Option(help="auc, accuracy or loss, on validation [auc].")
-    ] = None,
-    patience: Annotated[
-        int | None, typer.Option(help="Stop after so many epochs without a better one [never].")
-    ] = None,
-    precision: Annotated[str | None, typer.Option(help="auto, float32 or bf16 [auto].")] = None,
+    monitor: MonitorOption = None,
+    patience: PatienceOption = None,
+    precision: PrecisionOption = None,
     seed: Annotated[int | None, typer.Option(help="Of the search, and of every trial [0].")] = None,
-    split: Annotated[
-        str | None, typer.Option("--split", "--ratios", help="For data without splits: 80/10/10.")
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=0, help="Threads that prepare batches [half the cores].")
-    ] = None,
+    split: SharesOption = None,
+    workers: LoadersOption = None,
 ) -> None:
     """Search settings that do better on validation than the defaults; the test split is not read.
 
