@@ -38,7 +38,7 @@ from PIL import Image as PILImage
 
 from bonaface.errors import ConfigError, MissingExtraError
 from bonaface.evaluate import Scorer
-from bonaface.preprocess import Preprocess
+from bonaface.preprocess import Preprocess, centre_square
 
 try:
     import torch
@@ -215,14 +215,14 @@ def attack(
         for batch in _batches(held, crops):
             left = np.array(batch)
             for stage in chosen.stages:
-                squares = np.stack([crops[at][_square(crops[at])] for at in left])
+                squares = np.stack([centre_square(crops[at]) for at in left])
                 task = _Task(
                     asked, squares, fakes[left], chosen.norm, budget, steps or chosen.steps, pool
                 )
                 made = []
                 for at, square, found in zip(left, squares, stage(task), strict=True):
                     crop = crops[at].copy()
-                    crop[_square(crop)] = fit(square, found, chosen.norm, budget)
+                    centre_square(crop)[:] = fit(square, found, chosen.norm, budget)
                     made.append(asked.saved(crop))
                 for at, crop, logit in zip(left, made, asked.about(made), strict=True):
                     better = logit < logits[at] if fakes[at] else logit > logits[at]
@@ -469,14 +469,6 @@ def _batches(held: Sequence[int], crops: Sequence[Pixels]) -> Iterator[list[int]
             yield places[begin : begin + together]
 
 
-def _square(crop: Pixels) -> tuple[slice, slice]:
-    """What `Preprocess.resize` sees of a crop."""
-    height, width = crop.shape[:2]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    return slice(top, top + side), slice(left, left + side)
-
-
 def _as_floats(squares: Pixels) -> Floats:
     """Uint8 (n, side, side, 3) -> [0, 1], (n, 3, side, side)."""
     return np.ascontiguousarray(squares.transpose(0, 3, 1, 2), np.float32) / np.float32(255)
@@ -603,7 +595,7 @@ def _starts(task: _Task) -> Floats:
     """What HopSkipJump may begin with: crops that are decided otherwise, even ones, noise."""
     height, width, _ = shape = task.squares.shape[1:]
     crops = [
-        np.asarray(PILImage.fromarray(crop[_square(crop)]).resize((width, height)))
+        np.asarray(PILImage.fromarray(centre_square(crop)).resize((width, height)))
         for fake in np.unique(~task.fakes).tolist()
         for crop in task.pool[fake]
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,16 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 _SIDES = (16, 1024)
 _FIXED = {"square": "centre", "resampling": "bilinear-antialiased"}
+
+_Kind = TypeVar("_Kind", bound=np.generic)
+
+
+def centre_square(pixels: NDArray[_Kind]) -> NDArray[_Kind]:
+    """HxW or HxWx3 -> a view of the largest square in its middle, which is what is resized."""
+    height, width = pixels.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return pixels[top : top + side, left : left + side]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +58,9 @@ class Preprocess:
 
     def resize(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Uint8 HxWx3 of any size -> uint8 size x size x 3 (the centre square)."""
-        height, width = pixels.shape[:2]
-        side = min(height, width)
-        top, left = (height - side) // 2, (width - side) // 2
         # Not resize(box=...): its filter reaches over the edge of the box.
-        square = np.ascontiguousarray(pixels[top : top + side, left : left + side])
-        if side == self.size:
+        square = np.ascontiguousarray(centre_square(pixels))
+        if len(square) == self.size:
             return square
         resized = PILImage.fromarray(square).resize(
             (self.size, self.size), PILImage.Resampling.BILINEAR

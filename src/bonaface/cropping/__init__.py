@@ -46,6 +46,7 @@ from bonaface.faces import Finder
 from bonaface.files import write_json
 from bonaface.images import read_image
 from bonaface.layouts import COLUMNS
+from bonaface.preprocess import centre_square
 from bonaface.samples import LABELS, SPLITS, Sample, Samples
 
 __all__ = [
@@ -304,15 +305,8 @@ def cut_face(pixels: NDArray[np.uint8], recipe: CropRecipe, finder: Finder) -> C
         return Cut(None, reason, rivals, box=box)
     height, width = pixels.shape[:2]
     whole = recipe.takes_whole(face, width, height)
-    crop = recipe.shrink(_centre(pixels)) if whole else recipe.cut(pixels, face)
+    crop = recipe.shrink(centre_square(pixels)) if whole else recipe.cut(pixels, face)
     return Cut(crop, None, rivals, whole, box)
-
-
-def _centre(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    height, width = pixels.shape[:2]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    return pixels[top : top + side, left : left + side]
 
 
 def _write_tables(out: Path, found: Cropping) -> None:

@@ -33,6 +33,7 @@ from bonaface.paper import (
     sentence,
     wrapped,
 )
+from bonaface.preprocess import centre_square
 from bonaface.signals import FLOOR, LIMIT, power_spectrum, residual, ring_means
 from bonaface.verdict import PersonVerdict
 
@@ -59,7 +60,7 @@ def panel(explanation: Explanation, look: Look) -> Pixels:
         page.write("There is no map of what was not judged.")
         _foot(page, explanation)
         return page.cut()
-    crop, scale = _square(look.crop), _scale([look.map])
+    crop, scale = centre_square(look.crop), _scale([look.map])
     tiles = [
         ("The picture", _boxed(look), "the face in its box" if look.box else "taken as a crop"),
         ("The crop", crop, f"{len(look.crop)} px, shown to the network at {len(look.map.values)}"),
@@ -168,14 +169,6 @@ def _bounded(crop: Pixels) -> Pixels:
     """The middle of a crop that is larger than what a spectrum is taken of."""
     start = max(0, (len(crop) - _LARGEST) // 2)
     return crop[start : start + _LARGEST, start : start + _LARGEST]
-
-
-def _square(crop: Pixels) -> Pixels:
-    """The part that the network is shown, at the crop's own size."""
-    height, width = crop.shape[:2]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    return crop[top : top + side, left : left + side]
 
 
 def _boxed(look: Look) -> Pixels:
@@ -302,7 +295,7 @@ def _row(looks: Sequence[Look], scale: float) -> Pixels:
         if look.map is None or look.crop is None or look.faith is None:
             _caption(page, (x, top + 22), look.reason, _SHEET_TILE)
             continue
-        crop = _square(look.crop)
+        crop = centre_square(look.crop)
         views = _boxed(look), crop, overlay(crop, look.map, scale), residual_view(crop)
         for place, pixels in enumerate(views):
             _paste(page, pixels, (x, top + 24 + place * (_SHEET_TILE + 6)), _SHEET_TILE)

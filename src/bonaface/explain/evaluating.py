@@ -27,6 +27,7 @@ from bonaface.explain.maps import Pixels, Values
 from bonaface.forging import JOURNAL as FORGERIES
 from bonaface.images import read_image
 from bonaface.metrics import Figure, clopper_pearson, interval
+from bonaface.preprocess import centre_square
 from bonaface.samples import Sample, Samples
 
 SCHEMA_VERSION: Final = 1
@@ -313,11 +314,8 @@ def point(values: Values, real: Pixels, fake: Pixels) -> tuple[float, bool, bool
         The share of the centre square in which a point hits, whether the map's highest place does,
         and whether the middle does. What differs by a grey level was changed.
     """
-    changed = (real != fake).any(2)
-    height, width = changed.shape
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    square = changed[top : top + side, left : left + side].astype(np.uint8)
+    square = centre_square((real != fake).any(2)).astype(np.uint8)
+    side = len(square)
     reach = round(_TOLERANCE * side)
     away = np.arange(-reach, reach + 1)
     disc = (np.hypot(away[:, None], away[None]) <= reach).astype(np.uint8)
