@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from bonaface.errors import MissingExtraError, ScoresError
 from bonaface.files import write_json, write_text
-from bonaface.metrics import FIGURES, Array, Figure, figures, interval, replicates
+from bonaface.metrics import FIGURES, Array, Figure, figures_of, interval, replicates
 from bonaface.scores import Scores, paired
 
 try:
@@ -161,8 +161,8 @@ def compare(entries: Sequence[Entry], *, resamples: int = 1000, seed: int = 0) -
     groups = samples.groups()
     n_groups = int(np.unique(groups).size)
     n_both = min(int(np.unique(groups[mask]).size) for mask in (fake, ~fake))
-    own = [figures(e.scores, e.threshold, resamples=resamples, seed=seed) for e in joined]
     draws = [replicates(e.scores, e.threshold, resamples=resamples, seed=seed) for e in joined]
+    own = [figures_of(d, e.scores, e.threshold) for d, e in zip(draws, joined, strict=True)]
     right = [(e.scores.score >= e.threshold) == fake for e in joined]
     contenders = tuple(Contender(e.name, e.threshold, f) for e, f in zip(joined, own, strict=True))
     pairs = []

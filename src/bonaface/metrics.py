@@ -208,6 +208,11 @@ def figures(
         ConfigError: too few resamples for 2.5 % at either end.
     """
     draws = replicates(scores, threshold, resamples=resamples, seed=seed)
+    return figures_of(draws, scores, threshold)
+
+
+def figures_of(draws: dict[str, Array], scores: Scores, threshold: float) -> dict[str, Figure]:
+    """`figures`, where the `replicates` of the table at this threshold have been drawn already."""
     counts = confusion(scores, threshold)
     n_groups = _group_counts(scores, threshold)
     out: dict[str, Figure] = {}

@@ -27,7 +27,7 @@ from bonaface.drawn import draw_face, forge_drawn
 from bonaface.errors import ConfigError
 from bonaface.evaluate import Pixels, Scorer, Unreadable, as_utf8, score_samples
 from bonaface.export.forms import Precision
-from bonaface.metrics import Figure, difference, figures, replicates
+from bonaface.metrics import Figure, difference, figures_of, replicates
 from bonaface.samples import Samples
 from bonaface.scores import Scores
 from bonaface.verdict import Bands
@@ -285,7 +285,7 @@ def drawings() -> list[Pixels]:
 
 def _changes(before: Scores, after: Scores, threshold: float) -> tuple[Change, ...]:
     draws = [replicates(one, threshold, resamples=RESAMPLES) for one in (before, after)]
-    found = [figures(one, threshold, resamples=RESAMPLES) for one in (before, after)]
+    found = [figures_of(d, s, threshold) for d, s in zip(draws, (before, after), strict=True)]
     groups, fake = before.groups(), before.label == 1
     counts = {"apcer": len(np.unique(groups[fake])), "bpcer": len(np.unique(groups[~fake]))}
     counts["auc"] = min(counts.values())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from bonaface.bundle import Bundle
 from bonaface.compare import delong, holm, mcnemar
 from bonaface.evaluate import DataFacts, DetectorFacts, Evaluation, Unreadable, answers
-from bonaface.metrics import Array, Figure, difference, figures, interval, replicates
+from bonaface.metrics import Array, Figure, difference, figures_of, interval, replicates
 from bonaface.scores import Scores, paired
 from bonaface.verdict import Bands
 
@@ -251,6 +251,15 @@ class Tables:
     norms: Mapping[str, tuple[str, bool]]
 
 
+class _Pair(NamedTuple):
+    """Clean scores and those of the same pictures changed, with the draws of both."""
+
+    before: Scores
+    after: Scores
+    draws: dict[str, Array]
+    changed: dict[str, Array]
+
+
 def analyse(tables: Tables, shown: int = 8) -> Stressed:
     """What the tables of one detector say; `shown` is the number of fragile pictures."""
     clean, bundle = tables.clean, tables.bundle
@@ -264,22 +273,23 @@ def analyse(tables: Tables, shown: int = 8) -> Stressed:
         directions: Sequence[Direction | None] = _BOTH if condition.kind == "attack" else (None,)
         for direction in directions:
             after = scores if direction is None else _one_sided(before, scores, direction)
-            drafts.append((condition, direction, before, after, draws[len(before)]))
-    drops = _drops([(b, a, d) for *_, b, a, d in drafts], clean.threshold)
+            pair = _Pair(before, after, draws[len(before)], _draws(after, clean.threshold))
+            drafts.append((condition, direction, pair))
+    drops = _drops([pair for *_, pair in drafts], clean.threshold)
     outcomes = tuple(
         Outcome(
             condition,
             direction,
-            _figures(after, clean.threshold),
-            answers(after, bundle),
+            figures_of(pair.changed, pair.after, clean.threshold),
+            answers(pair.after, bundle),
             drop,
-            _inside(after, ranges) if condition.kind == "corruption" and ranges else None,
+            _inside(pair.after, ranges) if condition.kind == "corruption" and ranges else None,
         )
-        for (condition, direction, _, after, _), drop in zip(drafts, drops, strict=True)
+        for (condition, direction, pair), drop in zip(drafts, drops, strict=True)
     )
     high, low = (bundle.operating_point(n).threshold for n in ("fake_above", "real_below"))
     stable, held = _held(clean.scores, tables.changed, Bands.at(0.5, high, low))
-    attacked = next((s for one, s in tables.changed.items() if one.kind == "attack"), None)
+    attacked = next((pair for one, _, pair in drafts if one.kind == "attack"), None)
     return Stressed(
         clean.detector,
         clean,
@@ -289,12 +299,8 @@ def analyse(tables: Tables, shown: int = 8) -> Stressed:
         _fragile(clean.scores, tables.changed, clean.threshold, shown),
         _checks(tables),
         tables.costs,
-        None if attacked is None else _figures(_of_same(clean.scores, attacked), clean.threshold),
+        None if attacked is None else figures_of(attacked.draws, attacked.before, clean.threshold),
     )
-
-
-def _figures(scores: Scores, threshold: float) -> dict[str, Figure]:
-    return figures(scores, threshold, resamples=RESAMPLES)
 
 
 def _draws(scores: Scores, threshold: float) -> dict[str, Array]:
@@ -319,17 +325,14 @@ def _one_sided(clean: Scores, attacked: Scores, direction: Direction) -> Scores:
     )
 
 
-def _drops(
-    drafts: Sequence[tuple[Scores, Scores, dict[str, Array]]], threshold: float
-) -> list[Drop]:
-    """Of (clean, changed, draws of clean) each; the tests are corrected over all of them."""
+def _drops(pairs: Sequence[_Pair], threshold: float) -> list[Drop]:
+    """Of each pair; the tests are corrected over all of them."""
     ranked, decided, differences = [], [], []
-    for before, after, draws in drafts:
+    for before, after, draws, changed in pairs:
         fake = before.label == 1
         ranked.append(delong(fake, after.logit, before.logit).p)
         right = [(scores.score >= threshold) == fake for scores in (before, after)]
         decided.append(mcnemar(*right).p)
-        changed = _draws(after, threshold)
         groups = before.groups()
         kinds = {
             "apcer": len(np.unique(groups[fake])),
