@@ -4,6 +4,7 @@ import io
 import os
 import socket
 import struct
+import subprocess
 import sys
 import threading
 import warnings
@@ -288,6 +289,26 @@ def test_damaged_exif_does_not_cost_the_picture(junk):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert read_image(data).pixels.shape == (24, 40, 3)
+
+
+def test_pillow_does_not_warn_of_it_on_stderr(tmp_path):
+    entry = struct.pack("<HHHIII", 1, 271, 2, 100_000, 8, 0)  # a name of 100,000 letters
+    junk = b"Exif\0\0II*\0\x08\0\0\0" + entry
+    data = encode(picture(), "JPEG")
+    data = data[:2] + b"\xff\xe1" + struct.pack(">H", len(junk) + 2) + junk + data[2:]
+    with pytest.warns(UserWarning, match="larger than file"):
+        read_image(data)
+    path = tmp_path / "a.jpg"
+    path.write_bytes(data)
+    code = (
+        "import pathlib, sys\n"
+        "from bonaface.images import read_image\n"
+        "print(read_image(pathlib.Path(sys.argv[1])).format)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, path], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.stdout, done.stderr) == ("JPEG\n", "")
 
 
 def icc_profile(gamma=None, space=b"RGB ", primaries="srgb"):

@@ -13,6 +13,7 @@ import importlib.util
 import io
 import os
 import stat
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -39,6 +40,10 @@ __all__ = [
     "read_file",
     "read_image",
 ]
+
+# Of a broken picture its reason is told and nothing else; Pillow's warnings would stand between the
+# answers. Set once, as `catch_warnings` is not for threads; last, so that a user's filters win.
+warnings.filterwarnings("ignore", module=r"PIL\.", append=True)
 
 _HEIC: Final = ("HEIC",) if importlib.util.find_spec("pillow_heif") else ()
 FORMATS: Final = ("JPEG", "PNG", "WebP", "BMP", "TIFF", "AVIF", *_HEIC)  # HEIC: with its extra
