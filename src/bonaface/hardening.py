@@ -14,14 +14,13 @@ at a like robustness.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Final
 
 import numpy as np
 import torch
 from torch import nn
 
+from bonaface.models.modes import evaluating
 from bonaface.preprocess import Preprocess
 
 # Each is a pass forward and back in every step of training, on what may be two cores. Madry et al.
@@ -69,21 +68,9 @@ def perturbed(
     start = torch.rand(clean.shape, generator=generator).to(clean.device)
     moved = (clean + radius * (2 * start - 1)).clamp(low, high)
     away, step = 1 - 2 * labels, radius * (_REACH / STEPS)
-    with _evaluating(network):
+    with evaluating(network):
         for _ in range(STEPS):
             moved.requires_grad_()
             (uphill,) = torch.autograd.grad((away * network(moved).float()).sum(), moved)
             moved = (moved.detach() + step * uphill.sign()).clamp(low, high)
     return moved
-
-
-@contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
-    """In evaluation, and then each part as it was: some may be frozen."""
-    before = [(module, module.training) for module in network.modules()]
-    network.eval()
-    try:
-        yield
-    finally:
-        for module, training in before:
-            module.training = training

@@ -7,8 +7,6 @@ the ONNX file that was exported from it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Final
 
 import cv2
@@ -26,6 +24,7 @@ try:
 except ImportError as error:
     raise MissingExtraError("grad-cam and integrated-gradients", "explain") from error
 
+from bonaface.models.modes import evaluating
 from bonaface.models.registry import rebuild, stages
 
 _LEAST_CELLS: Final = 4  # a side of the layer that Grad-CAM looks at
@@ -70,7 +69,7 @@ def grad_cam(module: nn.Module, preprocess: Preprocess, view: Pixels) -> Map:
     Raises:
         ConfigError: the network has no such layer.
     """
-    with _still(module):
+    with evaluating(module):
         images = _images(preprocess, view[None])
         total = np.zeros(view.shape[:2])
         cells = 0
@@ -97,7 +96,7 @@ def integrated_gradients(module: nn.Module, preprocess: Preprocess, view: Pixels
         view: uint8 size x size x 3.
     """
     plain = np.broadcast_to(np.rint(mean_colour(view)).astype(np.uint8), view.shape)
-    with _still(module):
+    with evaluating(module):
         images, start = _images(preprocess, view[None]), _images(preprocess, plain[None])
         with torch.no_grad():
             after, before = (float(module(each)[0]) for each in (images, start))
@@ -150,15 +149,3 @@ def _layers(module: nn.Module, images: torch.Tensor) -> list[nn.Module]:
             "without; take --method occlusion or integrated-gradients"
         )
     return list(last.values())
-
-
-@contextmanager
-def _still(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside; afterwards each part's mode is what it was."""
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, training in modes:
-            part.training = training

@@ -16,6 +16,7 @@ from bonaface.bundle import Bundle, first_problem, load_bundle
 from bonaface.config import TrainConfig
 from bonaface.errors import BundleError, ConfigError
 from bonaface.models import cnn, efficientnet_lite, hybrid, mesonet, resnet, resnet_v2, spectrum
+from bonaface.models.modes import evaluating
 from bonaface.models.weights import Channels, Parts, Start, fill, of_bundle, unfilled
 from bonaface.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 
@@ -403,13 +404,7 @@ def multiply_adds(module: nn.Module, size: int) -> int:
     """Multiply-adds of one forward pass of one image; convolutions and linear layers only."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        device = next(module.parameters()).device
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            module(torch.empty(1, 3, size, size, device=device))
-    finally:
-        for part, training in modes:
-            part.training = training
+    device = next(module.parameters()).device
+    with evaluating(module), FlopCounterMode(display=False) as counter, torch.no_grad():
+        module(torch.empty(1, 3, size, size, device=device))
     return int(counter.get_total_flops()) // 2
