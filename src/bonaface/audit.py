@@ -177,9 +177,10 @@ def audit(
         ConfigError: limit or ratios make no sense.
         MissingExtraError: scikit-learn, SciPy or ImageHash is missing.
     """
-    return examine(data, ratios=ratios, limit=limit, seed=seed, workers=workers, progress=progress)[
-        0
-    ]
+    found, _ = examine(
+        data, ratios=ratios, limit=limit, seed=seed, workers=workers, progress=progress
+    )
+    return found
 
 
 def examine(
