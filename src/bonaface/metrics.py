@@ -20,7 +20,7 @@ holds the value. Three exceptions, each because the percentile interval would be
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -420,8 +420,26 @@ def interval(draws: Array, n_groups: int) -> tuple[float | None, float | None, s
     return float(low), float(high), None
 
 
-def difference(draws: Array, n_groups: int) -> Figure:
-    """A difference of paired `replicates`, (1 + R,), with its interval; `n` is that of groups."""
+def differences(
+    scores: Scores, before: Mapping[str, Array], after: Mapping[str, Array]
+) -> dict[str, Figure]:
+    """How auc, apcer and bpcer of the same samples change, with intervals.
+
+    Args:
+        scores: of the samples, for their labels and groups.
+        before: `replicates` of one table of them.
+        after: of another, drawn with the same seed.
+
+    Returns:
+        After less before; `n` counts groups, for auc those of the class that has fewer.
+    """
+    groups, fake = scores.groups(), scores.label == 1
+    fakes, reals = (len(np.unique(groups[mask])) for mask in (fake, ~fake))
+    counts = {"auc": min(fakes, reals), "apcer": fakes, "bpcer": reals}
+    return {name: _difference(after[name] - before[name], n) for name, n in counts.items()}
+
+
+def _difference(draws: Array, n_groups: int) -> Figure:
     if not np.isfinite(draws[0]):
         return Figure(None, None, None, n_groups, "needs both classes")
     low, high, reason = interval(draws[1:], n_groups)

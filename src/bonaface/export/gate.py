@@ -27,7 +27,7 @@ from bonaface.drawn import draw_face, forge_drawn
 from bonaface.errors import ConfigError
 from bonaface.evaluate import Pixels, Scorer, Unreadable, as_utf8, score_samples
 from bonaface.export.forms import Precision
-from bonaface.metrics import Figure, difference, figures_of, replicates
+from bonaface.metrics import Figure, differences, figures_of, replicates
 from bonaface.samples import Samples
 from bonaface.scores import Scores
 from bonaface.verdict import Bands
@@ -286,18 +286,8 @@ def drawings() -> list[Pixels]:
 def _changes(before: Scores, after: Scores, threshold: float) -> tuple[Change, ...]:
     draws = [replicates(one, threshold, resamples=RESAMPLES) for one in (before, after)]
     found = [figures_of(d, s, threshold) for d, s in zip(draws, (before, after), strict=True)]
-    groups, fake = before.groups(), before.label == 1
-    counts = {"apcer": len(np.unique(groups[fake])), "bpcer": len(np.unique(groups[~fake]))}
-    counts["auc"] = min(counts.values())
-    return tuple(
-        Change(
-            name,
-            found[0][name],
-            found[1][name],
-            difference(draws[1][name] - draws[0][name], counts[name]),
-        )
-        for name in _FIGURES
-    )
+    moved = differences(before, *draws)
+    return tuple(Change(name, found[0][name], found[1][name], moved[name]) for name in _FIGURES)
 
 
 def _risks(changes: Sequence[Change], bounds: Bounds) -> list[Check]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from bonaface.bundle import Bundle
 from bonaface.compare import delong, holm, mcnemar
 from bonaface.evaluate import DataFacts, DetectorFacts, Evaluation, Unreadable, answers
-from bonaface.metrics import Array, Figure, difference, figures_of, interval, replicates
+from bonaface.metrics import Array, Figure, differences, figures_of, interval, replicates
 from bonaface.scores import Scores, paired
 from bonaface.verdict import Bands
 
@@ -22,7 +22,6 @@ Direction = Literal["hide", "smear"]
 
 SCHEMA_VERSION = 1
 RESAMPLES = 1000
-DIFFERENCES = ("auc", "apcer", "bpcer")
 _ALPHA = 0.05
 _BOTH: Final[tuple[Direction, ...]] = ("hide", "smear")
 
@@ -327,26 +326,18 @@ def _one_sided(clean: Scores, attacked: Scores, direction: Direction) -> Scores:
 
 def _drops(pairs: Sequence[_Pair], threshold: float) -> list[Drop]:
     """Of each pair; the tests are corrected over all of them."""
-    ranked, decided, differences = [], [], []
+    ranked, decided, moved = [], [], []
     for before, after, draws, changed in pairs:
         fake = before.label == 1
         ranked.append(delong(fake, after.logit, before.logit).p)
         right = [(scores.score >= threshold) == fake for scores in (before, after)]
         decided.append(mcnemar(*right).p)
-        groups = before.groups()
-        kinds = {
-            "apcer": len(np.unique(groups[fake])),
-            "bpcer": len(np.unique(groups[~fake])),
-        }
-        kinds["auc"] = min(kinds.values())
-        differences.append(
-            {name: difference(changed[name] - draws[name], kinds[name]) for name in DIFFERENCES}
-        )
+        moved.append(differences(before, draws, changed))
     tested = [at for at, p in enumerate(ranked) if p is not None]
     corrected = dict(zip(tested, holm([p for p in ranked if p is not None]), strict=True))
     return [
         Drop(found, corrected.get(at), p, _lower(found["auc"], corrected.get(at)))
-        for at, (found, p) in enumerate(zip(differences, holm(decided), strict=True))
+        for at, (found, p) in enumerate(zip(moved, holm(decided), strict=True))
     ]
 
 
