@@ -14,7 +14,7 @@ import typer
 from bonaface.errors import ConfigError
 
 if TYPE_CHECKING:
-    from rich.progress import TaskID
+    from rich.progress import Progress, TaskID
 
 # Exit codes beside 0; 2, of wrong use and unusable input, is that of `BonafaceError`.
 CHECK_FAILED = 1
@@ -118,6 +118,30 @@ def printable(text: str) -> str:
     )
 
 
+def new_bars(*, drawn: bool = True) -> Progress:
+    """Bars on stderr where that is a terminal; each task has a field `rate`, a text beside it."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True)
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}", markup=False),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not (console.is_terminal and drawn),
+    )
+
+
 @contextmanager
 def progress_bar(what: str, unit: str = "pictures") -> Iterator[Callable[[int, int], None] | None]:
     """What to call with the number done and their total: a bar on a terminal; otherwise None."""
@@ -136,23 +160,7 @@ def progress_steps(
     if not sys.stderr.isatty():
         yield None
         return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with new_bars() as bar:
         tasks: dict[str, TaskID] = {}
 
         def update(what: str, done: int, total: int) -> None:

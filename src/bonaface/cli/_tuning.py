@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.progress import Progress
 
-from bonaface.cli._shared import printable
-from bonaface.cli._watch import TerminalWatch, terminal_progress
+from bonaface.cli._shared import new_bars, printable
+from bonaface.cli._watch import TerminalWatch
+from bonaface.devices import is_first
 from bonaface.history import Epoch
 from bonaface.report.tuning import save_tuning
 from bonaface.tuning import Trial, Tuning, TuningWatch
@@ -25,8 +25,8 @@ class TerminalTuning(TerminalWatch, TuningWatch):
         last: the study after the last trial that ended here.
     """
 
-    def __init__(self, console: Console, progress: Progress, out: Path) -> None:
-        super().__init__(console, progress)
+    def __init__(self, progress: Progress, out: Path) -> None:
+        super().__init__(progress)
         self.last: Tuning | None = None
         self._out = out
         self._number = 0
@@ -64,8 +64,8 @@ class TerminalTuning(TerminalWatch, TuningWatch):
 @contextmanager
 def terminal_tuning(out: Path) -> Iterator[TerminalTuning]:
     """A watch of a search in `out`."""
-    with terminal_progress() as (console, progress):
-        yield TerminalTuning(console, progress, out)
+    with new_bars(drawn=is_first()) as progress:
+        yield TerminalTuning(progress, out)
 
 
 def trial_line(tuning: Tuning, trial: Trial) -> str:

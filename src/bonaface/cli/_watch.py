@@ -6,17 +6,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import Progress, TaskID
 
-from bonaface.cli._shared import printable
+from bonaface.cli._shared import new_bars, printable
 from bonaface.devices import is_first
 from bonaface.history import Epoch
 from bonaface.training import Watch
@@ -25,14 +17,14 @@ from bonaface.training import Watch
 class TerminalWatch(Watch):
     """Draws what it is told."""
 
-    def __init__(self, console: Console, progress: Progress) -> None:
-        self._console = console
+    def __init__(self, progress: Progress) -> None:
+        self._console = progress.console
         self._progress = progress
         self._task: TaskID | None = None
         self._what = ""
         self._begun = 0.0
         self._images = 0
-        self._headed = console.is_terminal
+        self._headed = self._console.is_terminal
 
     def note(self, text: str) -> None:
         """One line."""
@@ -88,27 +80,7 @@ class TerminalWatch(Watch):
 
 
 @contextmanager
-def terminal_progress() -> Iterator[tuple[Console, Progress]]:
-    """A console on stderr, and bars that are drawn only where it is a terminal."""
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(
-        *columns,
-        console=console,
-        transient=True,
-        disable=not (console.is_terminal and is_first()),
-    ) as progress:
-        yield console, progress
-
-
-@contextmanager
 def terminal_watch() -> Iterator[TerminalWatch]:
     """A watch whose bar is drawn only where stderr is a terminal; the lines always."""
-    with terminal_progress() as (console, progress):
-        yield TerminalWatch(console, progress)
+    with new_bars(drawn=is_first()) as progress:
+        yield TerminalWatch(progress)

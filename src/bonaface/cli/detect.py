@@ -6,7 +6,6 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,12 +22,12 @@ from bonaface.cli._shared import (
     ModelOption,
     PrevalenceOption,
     StabilityOption,
+    new_bars,
     printable,
 )
 from bonaface.errors import ConfigError
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
     from rich.table import Table
 
     from bonaface.bundle import Card
@@ -147,10 +146,11 @@ def _follow(
 def _judged(
     detector: Detector, given: Sequence[Input], wishes: dict[str, Any]
 ) -> Iterator[Verdict]:
-    with _bar() as bar:
-        every = bar.add_task("judging", total=len(given))
+    with new_bars() as bar:
+        every = bar.add_task("judging", total=len(given), rate="")
         for one in given:
-            clip = bar.add_task(printable(Path(one.name).name), total=None, visible=False)
+            name = printable(Path(one.name).name)
+            clip = bar.add_task(name, total=None, visible=False, rate="")
 
             def seen(done: int, total: int, clip: Any = clip) -> None:
                 bar.update(clip, completed=done, total=total, visible=True)
@@ -158,31 +158,6 @@ def _judged(
             yield detector.detect(one.source, name=one.name, progress=seen, **wishes)
             bar.remove_task(clip)
             bar.advance(every)
-
-
-@contextmanager
-def _bar() -> Iterator[Progress]:
-    """Drawn on stderr, and only where that is a terminal."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    console = Console(stderr=True)
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
-        yield bar
 
 
 def _annotate(one: Input, verdict: Verdict, folder: Path, frames: int, drawn: set[Path]) -> None:
