@@ -193,7 +193,7 @@ def read_log(text: str, sent: int | None = None) -> Load:
 # -- what is measured --
 
 
-def throughput(bundle: Path, folder: Path, seconds: float, rounds: int) -> list[Row]:
+def throughput(bundle: Path, folder: Path, seconds: float, rounds: int, *options: str) -> list[Row]:
     """Crops a second: the detector by itself, and the service with the same bytes, in turns."""
     files = jpegs(BATCH, SIDE)
     detector = Detector(load_bundle(bundle))
@@ -202,7 +202,7 @@ def throughput(bundle: Path, folder: Path, seconds: float, rounds: int) -> list[
     one.file.write_bytes(files[0])
     own = f"Detector.logits, batches of {BATCH}"
     decoded = f"decoding and Detector.logits, batches of {BATCH}"
-    with serving(bundle, folder) as service:
+    with serving(bundle, folder, *options) as service:
         arms: dict[str, Callable[[], float]] = {
             own: lambda: _own_rate(lambda: detector.logits(crops), seconds),
             decoded: lambda: _own_rate(
@@ -239,11 +239,11 @@ def _own_rate(score: Callable[[], object], seconds: float) -> float:
     return done / (time.perf_counter() - begun)
 
 
-def latency(bundle: Path, folder: Path, seconds: float) -> list[Row]:
+def latency(bundle: Path, folder: Path, seconds: float, *options: str) -> list[Row]:
     """A photo of one megapixel: capacity, latency below it, and what overload does."""
     body = Body(folder / "photo.jpg", "image/jpeg")
     body.file.write_bytes(photo(1))
-    with serving(bundle, folder) as service:
+    with serving(bundle, folder, *options) as service:
         closed(service, body, 4, max(1, seconds / 4))
         most = closed(service, body, 4, seconds).rate()
         calm = opened(service, body, LOAD * most, seconds)
@@ -419,19 +419,21 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=30, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=3, help="of the throughput")
     parser.add_argument("--minutes", type=float, default=0, help="of load while memory is watched")
+    parser.add_argument("--wait", help="as of `bonaface serve`, for throughput and latency")
     parser.add_argument("--broken", type=int, default=0, help="uploads that are no good")
     parser.add_argument("--only", choices=("throughput", "latency", "memory", "broken", "kill"))
     parser.add_argument("--out", type=Path, help="write FILE.json, and FILE.md beside it")
     given = parser.parse_args()
     if shutil.which("h2load") is None:
         parser.error("expected h2load, got none; install nghttp2-client (Debian) or nghttp2")
+    options = ("--wait", given.wait) if given.wait else ()
     before, rows, course = machine(), [], []
     with tempfile.TemporaryDirectory(prefix="bonaface-serving-") as name:
         folder = Path(name)
         if given.only in (None, "throughput"):
-            rows += throughput(given.bundle, folder, given.seconds, given.rounds)
+            rows += throughput(given.bundle, folder, given.seconds, given.rounds, *options)
         if given.only in (None, "latency"):
-            rows += latency(given.bundle, folder, given.seconds)
+            rows += latency(given.bundle, folder, given.seconds, *options)
         if given.minutes and given.only in (None, "memory"):
             found, course = growth(given.bundle, folder, given.minutes)
             rows += found

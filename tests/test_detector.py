@@ -14,6 +14,7 @@ from bonaface import load_detector
 from bonaface.bundle import finish_bundle, load_bundle
 from bonaface.detector import Detector
 from bonaface.errors import BundleError
+from bonaface.faces import open_finder
 from bonaface.runtimes import processor_count
 from tiny import make_card
 
@@ -75,6 +76,10 @@ def test_what_cannot_be_read_is_not_applicable(
     assert verdict.answer == "not_applicable"
     assert verdict.score is None
     assert verdict.reason
+
+
+def test_faces_are_found_on_as_many_threads(detector: Detector) -> None:
+    assert detector.finder() is open_finder(threads=1)
 
 
 def test_threads_share_one_detector(detector: Detector) -> None:

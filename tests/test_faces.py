@@ -155,6 +155,8 @@ def test_no_more_faces_than_the_limit(finder: CenterFace, monkeypatch: pytest.Mo
 
 def test_the_finder_of_the_install_is_opened_once() -> None:
     assert open_finder() is open_finder()
+    assert open_finder(threads=1) is open_finder(threads=1)
+    assert open_finder(threads=1) is not open_finder()
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not a network" * 100])

@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 import bonaface.scan
 from bonaface.detector import load_detector
 from bonaface.errors import BundleError, ConfigError, DataError, ImageError
+from bonaface.faces import open_finder
 from bonaface.judging import Wishes
 from bonaface.scan import ScanWatch, scan, summarise
 from bonaface.scan.parts import SCHEMA
@@ -197,6 +198,7 @@ def test_rows_are_what_detect_says(make_bundle: Callable[..., Path], tmp_path: P
         cv2.imwrite(str(tmp_path / name), pixels[:, :, ::-1])
     (tmp_path / "clip.avi").write_bytes(b"RIFF\0\0\0\0AVI LIST")
     scanner, detector = Scanner(Job(bundle)), load_detector(bundle, threads=1)
+    assert scanner._finder._ready() is open_finder(threads=1)  # workers share cores, not threads
     for name in pictures:
         path = str(tmp_path / name)
         rows, verdict = scanner.rows(Item("file", path)), detector.detect(path)

@@ -63,6 +63,7 @@ class Detector:
         self.preprocess = bundle.preprocess
         self.calibration = bundle.calibration
         self._finder = finder
+        self._threads = threads
 
     @property
     def name(self) -> str:
@@ -213,7 +214,7 @@ class Detector:
 
     def finder(self) -> Finder:
         """What finds faces, opened when it is first asked for."""
-        return self._finder or open_finder()
+        return self._finder or open_finder(threads=self._threads)
 
     def _run(self, batch: NDArray[np.uint8]) -> NDArray[np.float64]:
         normalised = np.ascontiguousarray(self.preprocess.normalise(batch))

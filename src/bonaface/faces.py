@@ -172,18 +172,22 @@ class YuNet:
         return found
 
 
-def open_finder(path: Path | None = None) -> Finder:
+def open_finder(path: Path | None = None, *, threads: int | None = None) -> Finder:
     """The finder of a YuNet file, or the one that comes with the install, opened once.
+
+    Args:
+        path: of the file, whose finder runs on the threads of OpenCV.
+        threads: processor threads for one call of the other; None takes all cores.
 
     Raises:
         ConfigError: the file is not one that can be run.
     """
-    return _own() if path is None else YuNet(path)
+    return _own(threads) if path is None else YuNet(path)
 
 
-@lru_cache(maxsize=1)
-def _own() -> CenterFace:
-    return CenterFace()
+@lru_cache(maxsize=2)
+def _own(threads: int | None) -> CenterFace:
+    return CenterFace(threads=threads)
 
 
 def _search(pixels: Pixels, look: Any) -> tuple[Face, ...]:

@@ -46,7 +46,7 @@ def serve(
     wait: Annotated[
         float,
         typer.Option(min=0.0, help="Seconds a picture may wait for its turn before 503 is said."),
-    ] = 0.2,
+    ] = 2.0,
     per_client: Annotated[
         int | None, typer.Option(min=1, help="Of those, of one client; default: half of them.")
     ] = None,

@@ -203,5 +203,6 @@ class _TimedFinder:
             self.seconds += time.perf_counter() - begun
 
     def _ready(self) -> Finder:
-        self._opened = self._opened or open_finder()
+        # One thread, as all of a process that judges: it has one core to itself.
+        self._opened = self._opened or open_finder(threads=1)
         return self._opened

@@ -57,7 +57,7 @@ class Settings:
     body_seconds: float = 30.0
     stall_seconds: float = 10.0
     max_requests: int = 16
-    max_wait_seconds: float = 0.2
+    max_wait_seconds: float = 2.0
     max_arriving: int = 64
     max_held_bytes: int = 256 * 2**20
     max_client_requests: int = 8
