@@ -91,6 +91,7 @@ def test_two_processes_learn_what_one_does(data, alone, tmp_path):
     assert card.training["processes"] == 2
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="only Linux tells the children")
 def test_a_run_goes_on_with_other_processes(data, alone, tmp_path):
     """Stopped within an epoch with one; one of two killed later; ended with one."""
 
