@@ -185,6 +185,21 @@ def test_who_would_wait_too_long_is_told_at_once(monkeypatch: pytest.MonkeyPatch
     assert places.taken == places.arriving == 0
 
 
+def test_how_long_clips_take_tells_when_to_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("bonaface.service.work.time.monotonic", lambda: now)
+    places = Places(Room(1, 9, 999, 9, 999), 1, lambda *_: None)
+    for _ in range(30):  # half a minute each; a place is given back when its clip is judged
+        with places.one("a", 0) as place:
+            place.accept()
+            now += 30
+    with places.one("a", 0) as place:
+        place.accept()
+        with pytest.raises(Problem) as problem, places.one("b", 0):
+            pass
+    assert 25 < int(problem.value.headers["Retry-After"]) <= 30
+
+
 def test_places_are_given_back_whatever_happens() -> None:
     told: list[tuple[int, int, int]] = []
     places = Places(Room(2, 3, 100, 2, 80), 1, lambda *now: told.append(now))
