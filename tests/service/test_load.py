@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
@@ -9,7 +10,9 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +20,20 @@ import httpx2
 import numpy as np
 import pytest
 
+from bonaface.service import work
 from bonaface.service.keys import hash_of
 from bonaface.service.problems import Problem
-from bonaface.service.work import Batcher, Places, Room
+from bonaface.service.work import Batcher, GoneError, Place, Places, Room, Turns
 from served import Held, Server, photo
 
 Live = Callable[..., Any]
+
+pytestmark = pytest.mark.anyio  # the plugin comes with the service's own library
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
 
 
 def until(true: Callable[[], bool]) -> None:
@@ -40,7 +51,7 @@ def post(address: tuple[str, int], **options: Any) -> httpx2.Response:
 
 def test_without_a_place_a_request_is_told_to_come_again(live: Live) -> None:
     finder = Held()
-    address = live(finder, max_requests=2, threads=1)
+    address = live(finder, max_requests=2, threads=2)
     with ThreadPoolExecutor(2) as pool:
         accepted = [pool.submit(post, address) for _ in range(2)]
         finder.begun.acquire(timeout=20)
@@ -71,17 +82,20 @@ def test_held_bytes_are_bounded_too(live: Live) -> None:
 def test_a_client_that_leaves_frees_its_place(live: Live) -> None:
     finder = Held()
     address = live(finder, threads=1)
-    with ThreadPoolExecutor(1) as pool:
-        first = pool.submit(post, address)
+    part = b'--X\r\nContent-Disposition: form-data; name="file"; filename="a.jpg"\r\n\r\n'
+    body = 3 * (part + photo() + b"\r\n") + b"--X--\r\n"
+    head = (
+        f"POST /v1/detect HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
+        "Content-Type: multipart/form-data; boundary=X\r\n\r\n"
+    )
+    with socket.create_connection(address) as line:
+        line.sendall(head.encode() + body)
         finder.begun.acquire(timeout=20)
-        head = f"POST /v1/detect HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(photo())}\r\n"
-        with socket.create_connection(address) as line:
-            line.sendall(head.encode() + b"\r\n" + photo())
-            until(lambda: live.core().places.taken == 2)
-        until(lambda: live.core().places.taken == 1)  # although the first is still held
-        finder.go.set()
-        assert first.result().status_code == 200
-    assert not finder.begun.acquire(blocking=False)  # the second was never looked at
+        assert live.core().places.taken == 1
+    until(lambda: live.core().places._pictures < 3)  # although the first is still held
+    finder.go.set()
+    until(lambda: live.core().places.taken == 0)
+    assert not finder.begun.acquire(blocking=False)  # the others were never looked at
 
 
 def test_the_end_finishes_what_was_accepted(live: Live) -> None:
@@ -110,10 +124,12 @@ def test_slow_senders_keep_nobody_from_being_judged(live: Live) -> None:
     address = live(max_requests=1, stall_seconds=20, body_seconds=20)
     places = live.core().places
     with ExitStack() as stack:
-        slow = [stack.enter_context(half_sent(address)) for _ in range(3)]
-        until(lambda: places.arriving == 3)
-        assert places.taken == 0
-        assert places.held == 3 * (len(photo()) // 2)  # not what their headers promise
+        slow = []
+        for at in range(1, 4):
+            slow.append(stack.enter_context(half_sent(address)))
+            # Not what their headers promise.
+            until(lambda at=at: places.held == at * (len(photo()) // 2))  # type: ignore[misc]
+        assert (places.arriving, places.taken) == (3, 0)
         assert post(address).status_code == 200
         slow[0].sendall(photo()[len(photo()) // 2 :])
         assert b" 200 " in slow[0].recv(65536).split(b"\r\n")[0]
@@ -149,94 +165,186 @@ def test_one_client_gets_a_part_of_the_places(live: Live) -> None:
     assert post(address, headers=desk).status_code == 200
 
 
-def test_who_would_wait_too_long_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two threads that need a tenth of a second for a picture each: 20 a second."""
-    now = 0.0
-    monkeypatch.setattr("bonaface.service.work.time.monotonic", lambda: now)
-    places = Places(Room(99, 99, 999, 99, 999, wait=0.22), 2, lambda *_: None)
-
-    def take(pictures: int = 1) -> ExitStack:
-        held = ExitStack()
-        place = held.enter_context(places.one("a", 0))
-        place.accept(pictures)
-        for _ in range(pictures):
-            held.callback(place.done)
-        return held
-
-    running = [take()]
-    for _ in range(60):  # always one more comes as one is done
-        running.append(take())
-        now += 0.05
-        running.pop(0).close()
-    running += [take() for _ in range(6)]
-    # Two are judged, and the last of the others begins in a quarter of a second.
+async def full(some: Places, client: str = "a", length: int = 0) -> Problem:
+    """What the places say when there is no room."""
     with pytest.raises(Problem) as problem:
-        take()
-    assert (problem.value.status, problem.value.headers["Retry-After"]) == (503, "1")
-    running.pop().close()
-    running.append(take())
-    for one in running:
-        one.close()
-    many = take(30)  # is taken when it need not wait itself
-    with pytest.raises(Problem) as problem:
-        take()
-    assert problem.value.status == 503
-    many.close()
-    assert places.taken == places.arriving == 0
+        async with some.one(client, length, ALL):
+            pass
+    return problem.value
 
 
-def test_how_long_clips_take_tells_when_to_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
+ALL = Fraction(1)  # of the threads
+
+
+def places(**changes: Any) -> Places:
+    """Room for much more than the threads can do."""
+    return Places(replace(Room(99, 99, 999, 99, 999, wait=30), **changes), lambda *_: None)
+
+
+async def test_who_comes_too_early_waits_for_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(work, "_KEPT", 30)
+    some = places()
+    began: list[str] = []
+    ends = {name: asyncio.Event() for name in "abcd"}
+
+    async def send(name: str) -> None:
+        async with some.one(name, 0, ALL) as place:
+            began.append(name)
+            await place.accept()
+            await ends[name].wait()
+            place.done()
+
+    tasks = []
+    for name in "abcd":
+        tasks.append(asyncio.create_task(send(name)))
+        await asyncio.sleep(0.01)
+    assert began == ["a"]
+    tasks[1].cancel()  # b leaves
+    for at, name in enumerate("acd"):
+        assert began == list("acd")[: at + 1]
+        ends[name].set()
+        await asyncio.sleep(0.05)
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert some.taken == some.arriving == some._expected == 0
+    assert not some._line
+
+
+async def test_who_leaves_as_it_is_let_in_leaves_the_room_to_the_next() -> None:
+    some = places()
+    async with some.one("a", 0, ALL) as first:
+        await first.accept()
+        second, third = (asyncio.create_task(accepted(some, name)) for name in "bc")
+        await asyncio.sleep(0)
+        first.done()
+        second.cancel()
+        await third
+    with pytest.raises(asyncio.CancelledError):
+        await second
+    assert some.arriving == some._expected == 0
+
+
+async def test_what_is_only_scored_takes_less_room() -> None:
+    some = places(wait=0.01)
+    async with AsyncExitStack() as stack:
+
+        async def take(share: Fraction, pictures: int = 1) -> Place:
+            place = await stack.enter_async_context(some.one("a", 0, share))
+            await place.accept(pictures)
+            return place
+
+        held = [await take(ALL / 2)] + [await take(ALL / 16) for _ in range(8)]
+        assert (await full(some)).status == 503
+        held.pop().done()
+        held.append(await take(ALL / 16, 30))  # whoever is let in may have more than there is room
+        assert (await full(some)).status == 503
+        for place in held:
+            while place.pictures:
+                place.done()
+        assert some._busy == some._kept == some._pictures == 0
+
+
+async def accepted(places: Places, client: str) -> None:
+    async with places.one(client, 0, ALL) as place:
+        await place.accept()
+
+
+async def test_room_is_kept_for_a_body_for_a_while_only() -> None:
+    some = places()
+    async with some.one("slow", 0, ALL) as slow:
+        async with some.one("a", 0, ALL) as other:  # waits until the room is no longer kept
+            await other.accept()
+            late = asyncio.create_task(slow.accept())
+            await asyncio.sleep(0.01)
+            assert not late.done()
+            other.done()
+            await late  # which waits for room as well
+        slow.done()
+    assert some._expected == some._pictures == 0
+
+
+async def test_how_long_clips_take_tells_when_to_come_again() -> None:
     now = 0.0
-    monkeypatch.setattr("bonaface.service.work.time.monotonic", lambda: now)
-    places = Places(Room(1, 9, 999, 9, 999), 1, lambda *_: None)
+    some = Places(Room(1, 9, 999, 9, 999, 0.01), lambda *_: None, clock=lambda: now)
     for _ in range(30):  # half a minute each; a place is given back when its clip is judged
-        with places.one("a", 0) as place:
-            place.accept()
+        async with some.one("a", 0, ALL) as place:
+            await place.accept()
             now += 30
-    with places.one("a", 0) as place:
-        place.accept()
-        with pytest.raises(Problem) as problem, places.one("b", 0):
-            pass
-    assert 25 < int(problem.value.headers["Retry-After"]) <= 30
+    async with some.one("a", 0, ALL) as place:
+        await place.accept()
+        problem = await full(some, "b")
+    assert problem.status == 503
+    assert 25 < int(problem.headers["Retry-After"]) <= 30
 
 
-def test_places_are_given_back_whatever_happens() -> None:
+async def test_places_are_given_back_whatever_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(work, "_KEPT", 0)
     told: list[tuple[int, int, int]] = []
-    places = Places(Room(2, 3, 100, 2, 80), 1, lambda *now: told.append(now))
+    some = Places(Room(2, 3, 100, 2, 80, 0.05), lambda *now: told.append(now))
 
-    def refused(client: str, length: int) -> int:
-        with pytest.raises(Problem) as problem, places.one(client, length):
-            pass
-        return problem.value.status
+    async def refused(client: str, length: int) -> int:
+        return (await full(some, client, length)).status
 
-    def take(*sizes: int, fail: bool = False) -> None:
-        with places.one("a", 60) as place:
-            assert places.held == 0  # a promise takes no room
+    async def take(*sizes: int, fail: bool = False) -> None:
+        async with some.one("a", 60, ALL / 9) as place:
+            assert some.held == 0  # a promise takes no room
             for size in sizes:
                 place.grow(size)
-            assert (places.arriving, places.held) == (1, max(sizes))
-            place.accept()
-            assert (places.arriving, places.taken) == (0, 1)
-            assert refused("a", 81 - max(sizes)) == 429
-            assert refused("b", 101 - max(sizes)) == 503
-            with places.one("a", 0), places.one("b", 0):
-                assert refused("a", 0) == 429
-            with places.one("b", 0) as second, places.one("c", 0) as third:
-                second.accept()
+            assert (some.arriving, some.held) == (1, max(sizes))
+            await place.accept()
+            assert (some.arriving, some.taken) == (0, 1)
+            assert await refused("a", 81 - max(sizes)) == 429
+            assert await refused("b", 101 - max(sizes)) == 503
+            async with some.one("a", 0, ALL / 9), some.one("b", 0, ALL / 9):
+                assert await refused("a", 0) == 429
+            async with some.one("b", 0, ALL / 9) as second, some.one("c", 0, ALL / 9) as third:
+                await second.accept()
                 with pytest.raises(Problem):
-                    third.accept()
-                assert refused("d", 0) == 503
+                    await third.accept()
+                assert await refused("d", 0) == 503
             if fail:
                 raise ZeroDivisionError
 
-    take(50, 70)
+    await take(50, 70)
     with pytest.raises(ZeroDivisionError):
-        take(60, 70, fail=True)
+        await take(60, 70, fail=True)
     with pytest.raises(Problem):
-        take(70, 81)
-    assert places.taken == places.arriving == places.held == 0
+        await take(70, 81)
+    assert some.taken == some.arriving == some.held == 0
     assert told[-1] == (0, 0, 0)
-    assert not places._clients  # no client is remembered
+    assert not some._clients  # no client is remembered
+
+
+def test_threads_work_in_the_order_in_which_they_ask() -> None:
+    turns, order, stay = Turns(1), list[str](), threading.Event()
+    gone = {name: threading.Event() for name in "abcd"}
+    paused, back, refused = threading.Event(), threading.Event(), list[str]()
+
+    def work(name: str) -> None:
+        try:
+            with turns.one(gone[name]):
+                order.append(name)
+                if name == "a":
+                    with turns.paused():
+                        paused.set()
+                        back.wait(20)
+                    order.append("a again")
+                elif name == "b":
+                    stay.wait(20)
+        except GoneError:
+            refused.append(name)
+
+    with ThreadPoolExecutor(4) as pool:
+        pool.submit(work, "a")
+        assert paused.wait(20)
+        for at, name in enumerate("bcd"):
+            pool.submit(work, name)
+            until(lambda at=at: order == ["a", "b"] and len(turns._line) == at)  # type: ignore[misc]
+        back.set()
+        until(lambda: len(turns._line) == 3)
+        gone["c"].set()
+        until(lambda: refused == ["c"])
+        stay.set()
+    assert order == ["a", "b", "a again", "d"]
 
 
 def test_crops_of_several_threads_are_scored_together() -> None:
@@ -267,7 +375,7 @@ def test_a_batch_is_larger_than_the_threads_that_work(live: Live) -> None:
     assert answer.status_code == 200
     assert sum(sizes) == 8
     assert max(sizes) > 1
-    assert live.core()._working._value == 1  # every thread gave its turn back
+    assert live.core()._turns._free == 1  # every thread gave its turn back
 
 
 def test_one_that_fails_fails_alone() -> None:

@@ -45,8 +45,8 @@ def serve(
     ] = 16,
     wait: Annotated[
         float,
-        typer.Option(min=0.0, help="Seconds a picture may wait for its turn before 503 is said."),
-    ] = 2.0,
+        typer.Option(min=0.0, help="Seconds a request waits for room before 503 is said."),
+    ] = 0.05,
     per_client: Annotated[
         int | None, typer.Option(min=1, help="Of those, of one client; default: half of them.")
     ] = None,

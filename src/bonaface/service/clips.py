@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import threading
 from dataclasses import asdict, replace
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Final
@@ -38,7 +39,7 @@ class Clips:
         self._left: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def start(
-        self, upload: Upload, options: Options, owner: str, held: contextlib.ExitStack
+        self, upload: Upload, options: Options, owner: str, held: contextlib.AsyncExitStack
     ) -> Job:
         """Judge it in the background; what is `held` is given back when that has ended."""
         job = self.jobs.new(owner)
@@ -54,11 +55,16 @@ class Clips:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _run(
-        self, job: Job, upload: Upload, options: Options, owner: str, held: contextlib.ExitStack
+        self,
+        job: Job,
+        upload: Upload,
+        options: Options,
+        owner: str,
+        held: contextlib.AsyncExitStack,
     ) -> None:
         gone = threading.Event()
         task = partial(self._judge, job, upload, options, owner, gone)
-        with held:
+        async with held:
             try:
                 await self._core.clips.run([task], gone, self._left)
             except GoneError:
@@ -109,8 +115,10 @@ async def detect_video(request: Request, options: Annotated[Options, Query()]) -
         settings.stall_seconds,
     )
     client = context(request.scope).client
-    with contextlib.ExitStack() as held:
-        place = held.enter_context(core.clip_places.one(client, length_of(request, bounds)))
+    async with contextlib.AsyncExitStack() as held:
+        place = await held.enter_async_context(
+            core.clip_places.one(client, length_of(request, bounds), Fraction(0))
+        )
         (upload,) = await read_uploads(request, bounds, in_memory_with_number, place.grow)
         held.callback(upload.file.close)
         head = upload.file.read(256)
@@ -121,7 +129,7 @@ async def detect_video(request: Request, options: Annotated[Options, Query()]) -
                 f"expected a clip ({', '.join(CONTAINERS)}), got something else; "
                 "send pictures to /v1/detect",
             )
-        place.accept()
+        await place.accept()
         job = clips.start(upload, options, client, held.pop_all())
     where = {"Location": f"/v1/jobs/{job.id}"}
     return JSONResponse(asdict(job), 202, headers=where)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import secrets
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, Final, Literal
@@ -24,13 +25,12 @@ from bonaface.judging import Wishes
 from bonaface.service.looking import Looked, look
 from bonaface.service.settings import Settings
 from bonaface.service.telemetry import Metrics
-from bonaface.service.work import Batcher, Crops, GoneError, Places, Pool, Room
+from bonaface.service.work import Batcher, Crops, GoneError, Places, Pool, Room, Turns
 from bonaface.verdict import Verdict
 from bonaface.video import SUFFIXES as CLIP_SUFFIXES
 from bonaface.video import VideoLimits
 
 FORM_BYTES: Final = 2**16  # of a multipart body, beside its file
-_LOOK_SECONDS: Final = 0.05  # after which a thread that waits for its turn sees who has left
 _WAITING: Final = 4  # threads for each that may work: the others wait for their crops' scores
 
 
@@ -78,18 +78,17 @@ class Core:
                 settings.max_client_bytes,
                 settings.max_wait_seconds,
             ),
-            settings.threads,
             partial(metrics.places, "photos"),
         )
         clip, jobs = settings.max_clip_bytes + FORM_BYTES, settings.max_jobs
+        part = max(1, jobs // 2)
         self.clip_places = Places(
-            Room(jobs, jobs, jobs * clip, max(1, jobs // 2), max(1, jobs // 2) * clip),
-            1,
+            Room(jobs, jobs, jobs * clip, part, part * clip, settings.max_wait_seconds),
             partial(metrics.places, "clips"),
         )
         self.photos = Pool(_WAITING * settings.threads, "photos")
         self.clips = Pool(1, "clips")
-        self._working = threading.BoundedSemaphore(settings.threads)
+        self._turns = Turns(settings.threads)
         self._batcher = Batcher(
             detector.logits, settings.batch, settings.batch_seconds, metrics.batches.observe
         )
@@ -100,6 +99,14 @@ class Core:
         """Judge a grey picture, so that the first caller need not wait for libraries to load."""
         self.detector.detect(np.full((64, 64, 3), 128, np.uint8))
         self.ready = True
+
+    def share(self, options: Options) -> Fraction:
+        """Of the threads, that a picture keeps busy.
+
+        A search for faces takes one; what is only scored is quickest when a batch comes together.
+        """
+        searched = options.faces == "auto"
+        return Fraction(1, self.settings.threads if searched else self.settings.batch)
 
     def close(self) -> None:
         """Finish what was accepted."""
@@ -122,7 +129,7 @@ class Core:
             GoneError: `gone` was set meanwhile.
         """
         settings = self.settings
-        with self._turn(gone):
+        with self._turns.one(gone):
             verdict = self.detector.detect(
                 source,
                 name=name,
@@ -141,7 +148,11 @@ class Core:
         return verdict
 
     def look(
-        self, source: bytes, verdict: Verdict, options: Options, gone: threading.Event
+        self,
+        source: bytes,
+        verdict: Verdict,
+        options: Options,
+        gone: threading.Event,
     ) -> Looked | None:
         """Where the network looked in a picture that was judged; called in a thread.
 
@@ -151,7 +162,7 @@ class Core:
         if verdict.kind != "photo":
             return None
         judge = self.detector.judge(Wishes(options.faces), partial(self._score, gone))
-        with self._turn(gone):
+        with self._turns.one(gone):
             pixels = read_image(source, self._image_limits).pixels
             return look(judge, self.detector.preprocess, pixels, verdict.faces)
 
@@ -168,28 +179,12 @@ class Core:
                 out.write(part)
         write_json(path.with_suffix(".json"), verdict.to_dict())
 
-    @contextmanager
-    def _turn(self, gone: threading.Event) -> Iterator[None]:
-        """That of a thread to work; GoneError where nobody waits for it any more."""
-        while not self._working.acquire(timeout=_LOOK_SECONDS):
-            if gone.is_set():
-                raise GoneError
-        try:
-            if gone.is_set():
-                raise GoneError
-            yield
-        finally:
-            self._working.release()
-
     def _score(self, gone: threading.Event, crops: Crops) -> NDArray[np.float64]:
         """Called in a thread that works; while it waits for the scores, another one may."""
         if gone.is_set():
             raise GoneError
-        self._working.release()
-        try:
+        with self._turns.paused():
             return self._batcher(crops)
-        finally:
-            self._working.acquire()
 
 
 def core_of(request: Request) -> Core:

@@ -45,7 +45,8 @@ async def detect(request: Request, options: Annotated[PhotoOptions, Query()]) ->
         settings.stall_seconds,
     )
     client = context(request.scope).client
-    with core.places.one(client, length_of(request, bounds)) as place:
+    length = length_of(request, bounds)
+    async with core.places.one(client, length, core.share(options)) as place:
         uploads = await read_uploads(request, bounds, in_memory, place.grow)
         if options.explanation and len(uploads) > 1:
             raise Problem(
@@ -59,7 +60,7 @@ async def detect(request: Request, options: Annotated[PhotoOptions, Query()]) ->
                     415,
                     f"expected pictures, got a clip ({upload.name}); send it to /v1/detect/video",
                 )
-        place.accept(len(uploads))
+        await place.accept(len(uploads))
         gone = threading.Event()
         tasks = [partial(_judged, core, upload, options, gone) for upload in uploads]
         with leaving(request) as left:

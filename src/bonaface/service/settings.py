@@ -28,9 +28,8 @@ class Settings:
         stall_seconds: for which its sender may be silent.
         max_requests: whose bodies have come and that are not answered, at a time; more are told to
             come again.
-        max_wait_seconds: that an accepted picture may have to wait for its turn; where it looks
-            like more, who sends one is told to come again.
-        max_arriving: whose bodies are still coming, at a time.
+        max_wait_seconds: that a request waits for a free thread, before it is told to come again.
+        max_arriving: that wait for that, or whose bodies are still coming, at a time.
         max_held_bytes: of the bodies of both.
         max_client_requests: of both, of one client.
         max_client_bytes: of their bodies.
@@ -57,7 +56,7 @@ class Settings:
     body_seconds: float = 30.0
     stall_seconds: float = 10.0
     max_requests: int = 16
-    max_wait_seconds: float = 2.0
+    max_wait_seconds: float = 0.05
     max_arriving: int = 64
     max_held_bytes: int = 256 * 2**20
     max_client_requests: int = 8

@@ -1,8 +1,8 @@
 """Places, threads and batches: what keeps a full service quick to say so.
 
 A full service says so before it reads a body; a request takes a place when its body has come.
-Pictures are decoded and searched for faces in a few threads, and the crops of all of them are
-scored together.
+Pictures are decoded and searched for faces in a few threads, in the order in which they came, and
+the crops of all of them are scored together.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ import math
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any, Final, TypeVar
 
 import numpy as np
@@ -29,6 +31,8 @@ Logits = Callable[[Crops], NDArray[np.float64]]
 T = TypeVar("T")
 
 _LONGEST_WAIT: Final = 60  # seconds, that a client is told to wait
+_KEPT: Final = 0.02  # seconds, for which room is kept for a body that is to come
+_LOOK_SECONDS: Final = 0.05  # after which a thread that waits for its turn sees who has left
 
 
 class GoneError(Exception):
@@ -41,12 +45,12 @@ class Room:
 
     Attributes:
         requests: whose bodies have come and that are not answered.
-        arriving: whose bodies are still coming.
+        arriving: that wait for room, or whose bodies are still coming.
         held: bytes of the bodies of both.
         client_requests: of both, of one client.
         client_held: bytes of their bodies.
-        wait: seconds that an accepted picture may have to wait for its turn, as things look when it
-            comes.
+        wait: seconds that a request waits for room before it is told that there is none. So who
+            comes again at once costs little, and finds what became free meanwhile.
     """
 
     requests: int
@@ -54,7 +58,7 @@ class Room:
     held: int
     client_requests: int
     client_held: int
-    wait: float = math.inf
+    wait: float
 
 
 @dataclass(slots=True)
@@ -66,30 +70,41 @@ class _Client:
 class Places:
     """How many requests are taken in, and how many bytes of theirs are held.
 
-    A body that is still coming takes none of the places where requests are judged: who sends slowly
-    keeps nobody from being judged. And one client gets a part of the room only.
+    Room is kept for the body of who is let in, but not for long: a body that is still coming then
+    takes none of the places where requests are judged, and waits for one when it has come.
+    So who sends slowly keeps nobody from being judged. And one client gets a part of the room only.
 
     Args:
         room: that there is.
-        threads: that work on pictures.
         told: called with the requests accepted and arriving, and the bytes held, when one changes.
+        clock: seconds, to tell how long pictures take.
     """
 
-    def __init__(self, room: Room, threads: int, told: Callable[[int, int, int], None]) -> None:
-        self._room, self._threads, self._told = room, threads, told
+    def __init__(
+        self,
+        room: Room,
+        told: Callable[[int, int, int], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._room, self._told, self._clock = room, told, clock
         self.taken = self.arriving = self.held = 0
+        self._busy = Fraction(0)  # of the threads, with accepted pictures that are not done
+        self._kept = Fraction(0)  # of them, for requests that were let in
+        self._expected = 0  # of those, how many
+        self._line: deque[tuple[asyncio.Future[None], Fraction]] = deque()
         self._pictures = 0  # of the accepted requests, that are not done
         # Between two pictures that are done, while there are some.
         self._seconds, self._last = 0.05, -math.inf
         self._clients: dict[str, _Client] = {}
 
-    @contextmanager
-    def one(self, client: str, length: int) -> Iterator[Place]:
-        """Take in a request, whose body is still to come.
+    @asynccontextmanager
+    async def one(self, client: str, length: int, share: Fraction) -> AsyncIterator[Place]:
+        """Take in a request, whose body is still to come; waits for room.
 
         Args:
             client: whose it is.
             length: of its body as its header says; 0 where it does not say.
+            share: of the threads, that each of its pictures keeps busy.
 
         Raises:
             Problem: 503, there is no room; 429, this client has its part already.
@@ -97,46 +112,65 @@ class Places:
         room, owner = self._room, self._clients.get(client, _Client())
         if self.arriving >= room.arriving:
             raise self.full()
-        self._check_turn()
         if owner.requests >= room.client_requests:
             raise self._greedy()
         self._check(owner, length)
         self._clients[client] = owner
         owner.requests += 1
         self.arriving += 1
-        place = Place(self, owner)
+        place = Place(self, owner, share, self._clock)
         self._tell()
         try:
+            await self._let_in(share)
+            place.keep()
             yield place
             for _ in range(place.pictures):  # of a clip nobody tells
                 place.done()
         finally:
+            place.forget()
             self.taken -= place.accepted
             self.arriving -= not place.accepted
             self._pictures -= place.pictures
+            self._busy -= place.pictures * share
             self.hold(owner, -place.held)
             owner.requests -= 1
             if not owner.requests:
                 del self._clients[client]
+            self._next()
 
-    def accept(self, pictures: int) -> None:
-        """The body of one has come, with so many pictures.
+    def forget(self, share: Fraction) -> None:
+        """No longer keep room for one that was let in."""
+        self._expect(-1, share)
+        self._next()
+
+    async def accept(self, pictures: int, share: Fraction, *, kept: bool) -> None:
+        """The body of one has come; waits for room where none was kept.
+
+        Args:
+            pictures: in it.
+            share: of the threads, that each keeps busy.
+            kept: room was kept for it until now.
 
         Raises:
             Problem: 503, there is no room for it.
         """
-        self._check_turn()
+        if not kept:
+            await self._let_in(share)
+        self._expect(-1, share)
         self.arriving -= 1
         self.taken += 1
         self._pictures += pictures
+        self._busy += pictures * share
         self._tell()
 
-    def done(self, began: float) -> None:
+    def done(self, began: float, share: Fraction) -> None:
         """One of the pictures of a request that was accepted at that time is done."""
-        now = time.monotonic()
+        now = self._clock()
         self._seconds += 0.1 * (now - max(began, self._last) - self._seconds)
         self._last = now
         self._pictures -= 1
+        self._busy -= share
+        self._next()
 
     def hold(self, owner: _Client, more: int) -> None:
         """Count bytes that are to be held, or, below 0, no longer are; Problem as of `one`."""
@@ -150,11 +184,42 @@ class Places:
         """503, with the seconds after which there should be room."""
         return Problem.busy("request", self._wait())
 
-    def _check_turn(self) -> None:
-        """Room to be judged, and that soon: a long queue would make all of them slow."""
-        before = max(self._pictures - self._threads, 0)
-        if self.taken >= self._room.requests or before * self._seconds > self._room.wait:
-            raise self.full()
+    async def _let_in(self, share: Fraction) -> None:
+        """Wait for room, which is then kept, in the order in which they come.
+
+        Raises:
+            Problem: 503, there is none.
+        """
+        turn = asyncio.get_running_loop().create_future()
+        self._line.append((turn, share))
+        self._next()
+        try:
+            async with asyncio.timeout(self._room.wait):
+                await turn
+        except BaseException as error:
+            if turn.done() and not turn.cancelled():
+                self.forget(share)
+            elif (turn, share) in self._line:
+                self._line.remove((turn, share))
+            if isinstance(error, TimeoutError):
+                raise self.full() from None
+            raise
+
+    def _next(self) -> None:
+        """Let in who waits, as far as there is room."""
+        while (
+            self._line
+            and self.taken + self._expected < self._room.requests
+            and self._busy + self._kept < 1
+        ):
+            turn, share = self._line.popleft()
+            if not turn.done():
+                self._expect(1, share)
+                turn.set_result(None)
+
+    def _expect(self, more: int, share: Fraction) -> None:
+        self._expected += more
+        self._kept += more * share
 
     def _check(self, owner: _Client, more: int) -> None:
         if self.held + more > self._room.held:
@@ -182,10 +247,28 @@ class Places:
 class Place:
     """That of one request; `held` bytes of its body, which has come when it is `accepted`."""
 
-    def __init__(self, places: Places, owner: _Client) -> None:
-        self._places, self._owner = places, owner
-        self.held, self.accepted, self.began = 0, False, time.monotonic()
+    def __init__(
+        self, places: Places, owner: _Client, share: Fraction, clock: Callable[[], float]
+    ) -> None:
+        self._places, self._owner, self._share, self._clock = places, owner, share, clock
+        self._kept: asyncio.TimerHandle | None = None
+        self.held, self.accepted, self.began = 0, False, clock()
         self.pictures = 0
+
+    def keep(self) -> None:
+        """To be told when it is let in: room is kept for its body, for a while."""
+        self._kept = asyncio.get_running_loop().call_later(_KEPT, self.forget)
+
+    def forget(self) -> None:
+        """To be told when no room need be kept for it any more."""
+        if self._was_kept():
+            self._places.forget(self._share)
+
+    def _was_kept(self) -> bool:
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            kept.cancel()
+        return kept is not None
 
     def grow(self, size: int) -> None:
         """To be told of the bytes of the body so far, before they are held; may raise a problem."""
@@ -193,15 +276,78 @@ class Place:
         self._places.hold(self._owner, more)
         self.held += more
 
-    def accept(self, pictures: int = 1) -> None:
+    async def accept(self, pictures: int = 1) -> None:
         """To be told when the body has come, and how much is in it; may raise a problem."""
-        self._places.accept(pictures)
-        self.accepted, self.began, self.pictures = True, time.monotonic(), pictures
+        await self._places.accept(pictures, self._share, kept=self._was_kept())
+        self.accepted, self.began, self.pictures = True, self._clock(), pictures
 
     def done(self) -> None:
         """To be told when one of its pictures is done."""
         self.pictures -= 1
-        self._places.done(self.began)
+        self._places.done(self.began, self._share)
+
+
+def _check(gone: threading.Event | None) -> None:
+    if gone is not None and gone.is_set():
+        raise GoneError
+
+
+class Turns:
+    """Lets so many threads work at a time, in the order in which they ask.
+
+    Args:
+        threads: that may work.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._free = threads
+        self._line: deque[object] = deque()
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def one(self, gone: threading.Event) -> Iterator[None]:
+        """A turn for the time of the block.
+
+        Raises:
+            GoneError: `gone` was set before it came.
+        """
+        self._take(gone)
+        try:
+            yield
+        finally:
+            self._give()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Another may work for the time of the block; afterwards the next turn is this one's."""
+        self._give()
+        try:
+            yield
+        finally:
+            self._take(None)
+
+    def _take(self, gone: threading.Event | None) -> None:
+        """Wait for a turn; without `gone` before all who ask for their first."""
+        me = object()
+        with self._changed:
+            if gone is None:
+                self._line.appendleft(me)
+            else:
+                self._line.append(me)
+            try:
+                while not (self._free and self._line[0] is me):
+                    self._changed.wait(_LOOK_SECONDS)
+                    _check(gone)
+                _check(gone)
+                self._free -= 1
+            finally:
+                self._line.remove(me)
+                self._changed.notify_all()
+
+    def _give(self) -> None:
+        with self._changed:
+            self._free += 1
+            self._changed.notify_all()
 
 
 class Pool:
