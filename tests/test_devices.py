@@ -228,3 +228,17 @@ def test_one_that_was_killed_is_named():
     )
     with pytest.raises(TrainingError, match="got process 2 ended by SIGKILL"):
         start([sys.executable, "-c", dies], 2)
+
+
+def test_processes_end_with_the_one_that_started_them():
+    child = (
+        "from bonaface import devices; devices.end_with_parent(); print('on', flush=True); "
+        "devices.time.sleep(30); print('still on')"
+    )
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    with subprocess.Popen(
+        [sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True
+    ) as running:
+        assert running.stdout.readline() == "on\n"
+        running.kill()
+        assert not running.stdout.read()  # to the end of the child

@@ -11,6 +11,8 @@ import logging
 import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -66,6 +68,8 @@ def open_fabric(
         precision=None if mixed else "32-true",
         plugins=[_MixedInside("bf16-mixed", device)] if mixed else None,
     )
+    if TorchElasticEnvironment.detect():
+        end_with_parent()
     if several:
         try:
             with all_or_none(fabric):
@@ -123,6 +127,21 @@ class _MixedInside(MixedPrecision):
 def was_started() -> bool:
     """Whether torchrun, SLURM or the like started this process as one of several."""
     return "LOCAL_RANK" in os.environ or any(kind.detect() for kind in _STARTERS)
+
+
+def end_with_parent() -> None:
+    """Have this process stopped, as by SIGTERM, when the one that started it is gone.
+
+    Who is killed by SIGKILL, as for memory, can tell nobody.
+    """
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
 def is_first() -> bool:
