@@ -64,13 +64,12 @@ def overfitting_from(history: Sequence[Epoch]) -> int | None:
 
 
 def write_history(folder: Path, history: Sequence[Epoch]) -> None:
-    """Write history.csv and learning_curves.svg anew."""
+    """Write history.csv anew."""
     text = io.StringIO()
     writer = csv.DictWriter(text, [f.name for f in fields(Epoch)], lineterminator="\n")
     writer.writeheader()
     writer.writerows(row.to_dict() for row in history)
     write_text(folder / "history.csv", text.getvalue())
-    _draw(folder / "learning_curves.svg", history)
 
 
 def read_history(folder: Path) -> tuple[Epoch, ...]:
@@ -116,7 +115,8 @@ def _row(line: dict[str, str]) -> Epoch:
     return Epoch(**numbers | {"epoch": int(line["epoch"])})
 
 
-def _draw(path: Path, history: Sequence[Epoch]) -> None:
+def draw_curves(folder: Path, history: Sequence[Epoch]) -> None:
+    """Draw learning_curves.svg anew."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -145,5 +145,5 @@ def _draw(path: Path, history: Sequence[Epoch]) -> None:
             loss.plot([], [], color="tab:red", alpha=0.3, lw=6, label="over-fitting")
         loss.legend(frameon=False)
         rate.legend(frameon=False, loc="lower right")
-        with atomic_path(path) as temporary:
+        with atomic_path(folder / "learning_curves.svg") as temporary:
             figure.savefig(temporary, format="svg", metadata={"Date": None})

@@ -40,7 +40,7 @@ from bonaface.files import write_text
 from bonaface.forge import KINDS, check_kinds
 from bonaface.freezing import Freezing
 from bonaface.hardening import STEPS, perturbed
-from bonaface.history import Epoch, TensorBoard, overfitting_from, write_history
+from bonaface.history import Epoch, TensorBoard, draw_curves, overfitting_from, write_history
 from bonaface.metrics import figures
 from bonaface.mixing import FACES, Mix, find_faces
 from bonaface.models import registry
@@ -52,6 +52,7 @@ from bonaface.scores import Scores
 _MEASURED = 200  # training crops, to see how faces lie in them
 _PART = 64  # validation crops in memory at a time, where they are scored
 _SAVE_SECONDS = 600.0  # between checkpoints within an epoch
+_DRAW_SECONDS = 10.0  # between two drawings of the learning curves, while epochs are shorter
 
 
 class Watch:
@@ -412,7 +413,8 @@ class _Diary:
     """History, curves and TensorBoard of a run, written by the first process alone."""
 
     def __init__(self, run: Run, state: State) -> None:
-        self._run = run
+        self._run, self._history = run, state.history
+        self._drawn, self._at = 0, time.monotonic()
         first, folder = run.fabric.is_global_zero, run.folder / "tensorboard"
         self._board = TensorBoard(folder, len(state.history)) if first else None
 
@@ -421,6 +423,7 @@ class _Diary:
 
     def __exit__(self, *_: object) -> None:
         if self._board is not None:
+            self._draw()
             self._board.close()
 
     def add(self, state: State, better: bool) -> None:
@@ -428,7 +431,16 @@ class _Diary:
         if self._board is not None:
             write_history(self._run.folder, state.history)
             self._board.add(state.history[-1])
+            self._history = state.history
+            if time.monotonic() - self._at > _DRAW_SECONDS:
+                self._draw()
             self._run.watch.epoch_ended(state.history[-1], better)
+
+    def _draw(self) -> None:
+        """The curves, which take longer than a short epoch, so not at the end of each."""
+        if len(self._history) > self._drawn:
+            draw_curves(self._run.folder, self._history)
+            self._drawn, self._at = len(self._history), time.monotonic()
 
 
 def _check_alike(run: Run, state: State) -> None:
