@@ -399,10 +399,16 @@ def told_of_kill(
 ) -> list[Row]:
     """Rows from (start, end, status) of each request and the moment of the kill."""
     part = "kill -9 of one of two workers"
-    lost = [start for start, _, status in answers if status != 200]
+    lost = [start for start, _, status in answers if status not in {200, 503}]
     flying = sum(start < at < end for start, end, _ in answers)
     return [
         Row(part, "sent in all", "requests", (len(answers),)),
+        Row(
+            part,
+            "told to come again (503)",
+            "requests",
+            (sum(status == 503 for *_, status in answers),),
+        ),
         Row(part, "under way at the kill, of both workers", "requests", (flying,)),
         Row(part, "lost, sent before the kill", "requests", (sum(start < at for start in lost),)),
         Row(

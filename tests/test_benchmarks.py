@@ -230,8 +230,24 @@ def test_serving_compares_halves_and_counts_losses(load: Callable[[str], Any]) -
     serving = load("serving")
     rows = check(serving.halves([500.0, *[100.0] * 9, *[150.0] * 10], "memory"))
     assert rows["anonymous, second half, median"].ratios == (1.5,)
-    answers = [(0.0, 1.0, 200), (1.0, 3.0, 0), (1.5, 3.0, 200), (2.5, 3.0, 200)]
+    answers = [(0.0, 1.0, 200), (1.0, 3.0, 0), (1.5, 3.0, 200), (2.5, 3.0, 200), (2.5, 2.6, 503)]
     rows = check(serving.told_of_kill(answers, 2.0, 0.5))
     assert rows["under way at the kill, of both workers"].values == (2,)
     assert rows["lost, sent before the kill"].values == (1,)
     assert rows["lost, sent after it"].values == (0,)
+    assert rows["told to come again (503)"].values == (1,)
+
+
+def test_arrivals_agree_with_erlang(
+    load: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nobody waits at all, Erlang's loss formula says how many are refused."""
+    arrivals = load("arrivals")
+    monkeypatch.setattr(arrivals, "WAIT", 0.0)
+    refused, middle, high = arrivals.simulate(0.7, 0.1, 2, 0, 40_000)
+    offered = 0.7 * 2
+    blocked = offered**2 / 2 / (1 + offered + offered**2 / 2)
+    assert refused == pytest.approx(blocked, abs=0.01)
+    assert 0.085 <= middle <= high <= 0.115
+    monkeypatch.setattr(arrivals, "WAIT", 0.05)
+    assert arrivals.simulate(0.7, 0.1, 2, 2, 10_000)[0] < 0.1

@@ -173,7 +173,7 @@ async def full(some: Places, client: str = "a", length: int = 0) -> Problem:
     return problem.value
 
 
-ALL = Fraction(1)  # of the threads
+ALL = Fraction(1)  # of the room
 
 
 def places(**changes: Any) -> Places:
@@ -223,6 +223,29 @@ async def test_who_leaves_as_it_is_let_in_leaves_the_room_to_the_next() -> None:
     assert some.arriving == some._expected == 0
 
 
+async def test_while_somebody_always_waits_half_of_the_room_is_used() -> None:
+    now = 0.0
+    room = Room(99, 99, 999, 99, 999, wait=30)
+    some = Places(room, lambda *_: None, clock=lambda: now)
+    async with AsyncExitStack() as stack:
+        held = [await stack.enter_async_context(some.one("a", 0, ALL / 2)) for _ in range(2)]
+        for place in held:
+            await place.accept()
+        tasks = [asyncio.create_task(accepted(some, "b", ALL / 2)) for _ in range(2)]
+        await asyncio.sleep(0)
+        now += work.PRESSED + 0.01
+        held[0].done()
+        await asyncio.sleep(0.01)
+        assert not any(task.done() for task in tasks)  # half of it is taken by the other one
+        held[1].done()
+        await asyncio.gather(*tasks)  # one after the other
+        now += 1
+        held = [await stack.enter_async_context(some.one("a", 0, ALL / 2)) for _ in range(2)]
+        for place in held:
+            await place.accept()
+            place.done()
+
+
 async def test_what_is_only_scored_takes_less_room() -> None:
     some = places(wait=0.01)
     async with AsyncExitStack() as stack:
@@ -243,8 +266,8 @@ async def test_what_is_only_scored_takes_less_room() -> None:
         assert some._busy == some._kept == some._pictures == 0
 
 
-async def accepted(places: Places, client: str) -> None:
-    async with places.one(client, 0, ALL) as place:
+async def accepted(places: Places, client: str, share: Fraction = ALL) -> None:
+    async with places.one(client, 0, share) as place:
         await place.accept()
 
 
@@ -340,11 +363,12 @@ def test_threads_work_in_the_order_in_which_they_ask() -> None:
             pool.submit(work, name)
             until(lambda at=at: order == ["a", "b"] and len(turns._line) == at)  # type: ignore[misc]
         back.set()
-        until(lambda: len(turns._line) == 3)
+        until(lambda: order == ["a", "b", "a again"])  # beside b
         gone["c"].set()
         until(lambda: refused == ["c"])
         stay.set()
     assert order == ["a", "b", "a again", "d"]
+    assert turns._free == 1
 
 
 def test_crops_of_several_threads_are_scored_together() -> None:

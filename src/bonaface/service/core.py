@@ -101,12 +101,13 @@ class Core:
         self.ready = True
 
     def share(self, options: Options) -> Fraction:
-        """Of the threads, that a picture keeps busy.
+        """Of the room, that a picture takes.
 
-        A search for faces takes one; what is only scored is quickest when a batch comes together.
+        Of those that are searched for faces as many may wait as there are threads, or chance alone
+        would have many refused; what is only scored is quickest when a batch comes together.
         """
         searched = options.faces == "auto"
-        return Fraction(1, self.settings.threads if searched else self.settings.batch)
+        return Fraction(1, 2 * (self.settings.threads if searched else self.settings.batch))
 
     def close(self) -> None:
         """Finish what was accepted."""

@@ -28,7 +28,7 @@ class Settings:
         stall_seconds: for which its sender may be silent.
         max_requests: whose bodies have come and that are not answered, at a time; more are told to
             come again.
-        max_wait_seconds: that a request waits for a free thread, before it is told to come again.
+        max_wait_seconds: that a request waits for room, before it is told to come again.
         max_arriving: that wait for that, or whose bodies are still coming, at a time.
         max_held_bytes: of the bodies of both.
         max_client_requests: of both, of one client.

@@ -31,6 +31,7 @@ Logits = Callable[[Crops], NDArray[np.float64]]
 T = TypeVar("T")
 
 _LONGEST_WAIT: Final = 60  # seconds, that a client is told to wait
+PRESSED: Final = 0.15  # seconds, after which a line that was never empty is no chance any more
 _KEPT: Final = 0.02  # seconds, for which room is kept for a body that is to come
 _LOOK_SECONDS: Final = 0.05  # after which a thread that waits for its turn sees who has left
 
@@ -88,10 +89,11 @@ class Places:
     ) -> None:
         self._room, self._told, self._clock = room, told, clock
         self.taken = self.arriving = self.held = 0
-        self._busy = Fraction(0)  # of the threads, with accepted pictures that are not done
-        self._kept = Fraction(0)  # of them, for requests that were let in
+        self._busy = Fraction(0)  # of the room, with accepted pictures that are not done
+        self._kept = Fraction(0)  # of it, for requests that were let in
         self._expected = 0  # of those, how many
         self._line: deque[tuple[asyncio.Future[None], Fraction]] = deque()
+        self._empty = -math.inf  # when the line last was
         self._pictures = 0  # of the accepted requests, that are not done
         # Between two pictures that are done, while there are some.
         self._seconds, self._last = 0.05, -math.inf
@@ -104,7 +106,7 @@ class Places:
         Args:
             client: whose it is.
             length: of its body as its header says; 0 where it does not say.
-            share: of the threads, that each of its pictures keeps busy.
+            share: of the room, that each of its pictures takes.
 
         Raises:
             Problem: 503, there is no room; 429, this client has its part already.
@@ -148,7 +150,7 @@ class Places:
 
         Args:
             pictures: in it.
-            share: of the threads, that each keeps busy.
+            share: of the room, that each takes.
             kept: room was kept for it until now.
 
         Raises:
@@ -191,6 +193,8 @@ class Places:
             Problem: 503, there is none.
         """
         turn = asyncio.get_running_loop().create_future()
+        if not self._line:
+            self._empty = self._clock()
         self._line.append((turn, share))
         self._next()
         try:
@@ -206,11 +210,12 @@ class Places:
             raise
 
     def _next(self) -> None:
-        """Let in who waits, as far as there is room."""
+        """Let in who waits, as far as there is room: when there always is someone, half of it."""
+        pressed = self._clock() - self._empty > PRESSED
         while (
             self._line
             and self.taken + self._expected < self._room.requests
-            and self._busy + self._kept < 1
+            and self._busy + self._kept < (Fraction(1, 2) if pressed else 1)
         ):
             turn, share = self._line.popleft()
             if not turn.done():
@@ -287,8 +292,8 @@ class Place:
         self._places.done(self.began, self._share)
 
 
-def _check(gone: threading.Event | None) -> None:
-    if gone is not None and gone.is_set():
+def _check(gone: threading.Event) -> None:
+    if gone.is_set():
         raise GoneError
 
 
@@ -311,31 +316,11 @@ class Turns:
         Raises:
             GoneError: `gone` was set before it came.
         """
-        self._take(gone)
-        try:
-            yield
-        finally:
-            self._give()
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Another may work for the time of the block; afterwards the next turn is this one's."""
-        self._give()
-        try:
-            yield
-        finally:
-            self._take(None)
-
-    def _take(self, gone: threading.Event | None) -> None:
-        """Wait for a turn; without `gone` before all who ask for their first."""
         me = object()
         with self._changed:
-            if gone is None:
-                self._line.appendleft(me)
-            else:
-                self._line.append(me)
+            self._line.append(me)
             try:
-                while not (self._free and self._line[0] is me):
+                while self._free < 1 or self._line[0] is not me:
                     self._changed.wait(_LOOK_SECONDS)
                     _check(gone)
                 _check(gone)
@@ -343,6 +328,24 @@ class Turns:
             finally:
                 self._line.remove(me)
                 self._changed.notify_all()
+        try:
+            yield
+        finally:
+            self._give()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Another may work for the time of the block.
+
+        Afterwards this one goes on at once, beside it: what is left is little, and would wait for
+        all of another's work.
+        """
+        self._give()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free -= 1
 
     def _give(self) -> None:
         with self._changed:

@@ -1,0 +1,39 @@
+"""A bundle with the mean of the weights of two trainings: `python average.py ONE OTHER OUT`.
+
+Of two points of one descent, the middle does better than either (Izmailov et al. 2018, "Averaging
+Weights Leads to Wider Optima and Better Generalization"). Its calibration is still that of OTHER.
+"""
+
+import sys
+from pathlib import Path
+
+from safetensors.torch import load_file
+
+from bonaface.bundle import finish_bundle, load_bundle
+from bonaface.checkpoints import save_weights
+from bonaface.config import TrainConfig
+from bonaface.files import atomic_folder
+from bonaface.models import registry
+from bonaface.models.onnx import export_onnx
+
+
+def main(one: Path, other: Path, out: Path) -> None:
+    """Write the bundle."""
+    first, second = (load_file(folder / "model.safetensors") for folder in (one, other))
+    bundle = load_bundle(other)
+    card, size = bundle.card, bundle.preprocess.size
+    network = registry.create(TrainConfig(model=str(card.architecture["name"]), size=size)).module
+    network.load_state_dict(
+        {
+            name: ((weight.double() + second[name].double()) / 2).to(weight.dtype)
+            for name, weight in first.items()
+        }
+    )
+    with atomic_folder(out) as folder:
+        export_onnx(network.eval(), size, folder / "model.onnx")
+        save_weights(folder / "model.safetensors", network)
+        finish_bundle(folder, card.model_copy(update={"name": out.name}))
+
+
+if __name__ == "__main__":
+    main(*map(Path, sys.argv[1:]))
