@@ -22,7 +22,7 @@ import optuna
 import pytest
 import torch
 
-from bonaface import batches, history, training, tuning
+from bonaface import batches, training, tuning
 from bonaface.checkpoints import State
 from bonaface.config import TrainConfig
 from bonaface.drawn import write_drawn_set
@@ -589,7 +589,7 @@ def test_a_trial_that_kills_its_workers_is_given_up(fit, tmp_path):
 def lean(monkeypatch):
     monkeypatch.setattr(training, "TensorBoard", lambda *_: SimpleNamespace(add=id, close=str))
     monkeypatch.setattr(training, "glance", lambda samples: SimpleNamespace(line=""))
-    monkeypatch.setattr(history, "_draw", lambda *_: None)
+    monkeypatch.setattr(training, "draw_curves", lambda *_: None)
     monkeypatch.setattr(gc, "collect", lambda *_: 0)
 
 

@@ -76,7 +76,7 @@ def called(monkeypatch: pytest.MonkeyPatch) -> Called:
 def test_a_search_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.setattr(training, "TensorBoard", lambda *_: SimpleNamespace(add=id, close=str))
-    monkeypatch.setattr("bonaface.history._draw", lambda *_: None)
+    monkeypatch.setattr("bonaface.training.draw_curves", lambda *_: None)
     monkeypatch.setattr("bonaface.report.tuning_plots.slice_plot", lambda *_: "")
     monkeypatch.setattr(gc, "collect", lambda *_: 0)
     data, out = tmp_path / "data", tmp_path / "out"
