@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # From data to the detector that comes with the install. Stop it with Ctrl-C; the same command goes on.
-# DATA holds the sets, and WEIGHTS beside it the file that first.toml names. About three
+# DATA holds the sets, and WEIGHTS beside it the file that first.toml names. Some
 # hours on two cores. The test splits are read once, at the end, by what is then shipped.
 set -euo pipefail
 DATA=${DATA:-../shared/data}

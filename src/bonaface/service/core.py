@@ -25,7 +25,7 @@ from bonaface.judging import Wishes
 from bonaface.service.looking import Looked, look
 from bonaface.service.settings import Settings
 from bonaface.service.telemetry import Metrics
-from bonaface.service.work import Batcher, Crops, GoneError, Places, Pool, Room, Turns
+from bonaface.service.work import Batcher, Crops, Places, Pool, Room, Turns, check_wanted
 from bonaface.verdict import Verdict
 from bonaface.video import SUFFIXES as CLIP_SUFFIXES
 from bonaface.video import VideoLimits
@@ -182,8 +182,7 @@ class Core:
 
     def _score(self, gone: threading.Event, crops: Crops) -> NDArray[np.float64]:
         """Called in a thread that works; while it waits for the scores, another one may."""
-        if gone.is_set():
-            raise GoneError
+        check_wanted(gone)
         with self._turns.paused():
             return self._batcher(crops)
 

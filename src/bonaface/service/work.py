@@ -78,7 +78,7 @@ class Places:
     Args:
         room: that there is.
         told: called with the requests accepted and arriving, and the bytes held, when one changes.
-        clock: seconds, to tell how long pictures take.
+        clock: seconds, to tell how long pictures take, and how long there always is a line.
     """
 
     def __init__(
@@ -292,7 +292,8 @@ class Place:
         self._places.done(self.began, self._share)
 
 
-def _check(gone: threading.Event) -> None:
+def check_wanted(gone: threading.Event) -> None:
+    """Raises GoneError where nobody waits any more."""
     if gone.is_set():
         raise GoneError
 
@@ -322,8 +323,8 @@ class Turns:
             try:
                 while self._free < 1 or self._line[0] is not me:
                     self._changed.wait(_LOOK_SECONDS)
-                    _check(gone)
-                _check(gone)
+                    check_wanted(gone)
+                check_wanted(gone)
                 self._free -= 1
             finally:
                 self._line.remove(me)
