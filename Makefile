@@ -38,8 +38,11 @@ setup: $(VENV)/.dev
 demo: $(VENV)/.train
 	$(BIN)/bonaface demo
 
+# A worker that dies ends the run and is named: pytest-xdist would wait for ever for the rest of its file.
+# Playwright's loop stays open in its process to the end, so the page is tested in one of its own.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --max-worker-restart 0 --dist loadfile --ignore tests/browser
+	$(BIN)/python -m pytest tests/browser
 
 check: lint types test
 
