@@ -125,6 +125,18 @@ def test_robust_delivers_half_of_what_standard_makes() -> None:
     assert 160 <= same <= 240  # four deviations
 
 
+def test_delivered_leaves_seven_in_ten_as_flip_does() -> None:
+    crop = np.ascontiguousarray(PHOTO[::2, ::2])
+    same = sum(
+        np.array_equal(
+            recipe("delivered")(crop, np.random.default_rng(seed)),
+            recipe("flip")(crop, np.random.default_rng(seed)),
+        )
+        for seed in range(400)
+    )
+    assert 243 <= same <= 317  # four deviations
+
+
 def test_robust_delivers_by_presets_and_by_chance(monkeypatch: pytest.MonkeyPatch) -> None:
     steps: list[tuple[str, int]] = []
 
@@ -161,5 +173,5 @@ def test_robust_delivers_by_presets_and_by_chance(monkeypatch: pytest.MonkeyPatc
 
 
 def test_unknown_recipe_lists_the_choices() -> None:
-    with pytest.raises(ConfigError, match=r"none, flip, standard, robust.*'strong'"):
+    with pytest.raises(ConfigError, match=r"none, flip, standard, delivered, robust.*'strong'"):
         recipe("strong")

@@ -53,7 +53,7 @@ def train(
         str | None, typer.Option(help="weights, batches, sources or none [weights].")
     ] = None,
     augment: Annotated[
-        str | None, typer.Option(help="none, flip, standard or robust [flip].")
+        str | None, typer.Option(help="none, flip, standard, delivered or robust [flip].")
     ] = None,
     forge: Annotated[
         float | None, typer.Option(help="Share of each epoch that is forged from its reals [0].")
