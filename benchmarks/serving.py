@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import random
 import re
 import shutil
 import signal
@@ -159,6 +160,26 @@ def opened(service: Service, body: Body, rate: float, seconds: float) -> Load:
     return _h2load(service, body, *times, sent=count)
 
 
+def scattered(service: Service, body: Body, rate: float, seconds: float, seed: int = 0) -> Load:
+    """Requests at random (Poisson), as of many people who know nothing of each other."""
+    rng, url, data = random.Random(seed), f"{service.url}/v1/detect", body.file.read_bytes()
+    taken: dict[int, list[float]] = {}
+
+    def send(at: float) -> None:
+        time.sleep(max(0.0, at - time.monotonic()))
+        begun = time.monotonic()
+        status = asked(url, data, body.kind)
+        taken.setdefault(status, []).append(1000 * (time.monotonic() - begun))
+
+    begun = at = time.monotonic() + 0.5
+    # One thread for each that may be under way, and as many again.
+    with ThreadPoolExecutor(4 * QUEUE) as pool:
+        while (at := at + rng.expovariate(rate)) < begun + seconds:
+            time.sleep(max(0.0, at - 0.2 - time.monotonic()))
+            pool.submit(send, at)
+    return Load(time.monotonic() - begun, sum(map(len, taken.values())), taken)
+
+
 def pace(rate: float) -> tuple[int, int]:
     """How many requests in a period of how many milliseconds; one, where it is 5 ms or more."""
     together = math.ceil(rate / 200)
@@ -249,6 +270,7 @@ def latency(bundle: Path, folder: Path, seconds: float, *options: str) -> list[R
         calm = opened(service, body, LOAD * most, seconds)
         alone = opened(service, body, 0.1 * most, seconds)
         over = opened(service, body, OVERLOAD * most, seconds)
+        chance = [scattered(service, body, of * most, seconds) for of in (LOAD, OVERLOAD)]
     part = "photo of 1 MP"
     rows = [Row(part, "capacity, four clients", "photos/s", (most,))]
     named = (("10 % load", alone), (f"{LOAD:.0%} load", calm), (f"{OVERLOAD:g}x overload", over))
@@ -281,7 +303,32 @@ def latency(bundle: Path, folder: Path, seconds: float, *options: str) -> list[R
             rows.append(
                 Row(part, f"503 at {OVERLOAD:g}x, {what}", "ms", (took,), goal="within 100 ms")
             )
-    return rows
+    return rows + _by_chance(part, *chance)
+
+
+def _by_chance(part: str, calm: Load, over: Load) -> list[Row]:
+    names = (f"{LOAD:.0%} load, at random", f"{OVERLOAD:g}x overload, at random")
+    rows = []
+    for name, load in zip(names, (calm, over), strict=True):
+        refused = len(load.taken.get(503, []))
+        rows += [
+            Row(part, f"{name}, p50", "ms", (load.percentile(0.5),)),
+            Row(part, f"{name}, answered 503", "share", (refused / load.sent,)),
+            Row(
+                part,
+                f"{name}, not answered",
+                "requests",
+                (load.sent - refused - len(load.taken.get(200, [])),),
+                goal="0",
+            ),
+        ]
+    high = [load.percentile(0.99) for load in (calm, over)]
+    base = f"{names[0]}, p99"
+    return [
+        *rows,
+        Row(part, base, "ms", (high[0],), f"{names[0]}, p50", (high[0] / calm.percentile(0.5),)),
+        Row(part, f"{names[1]}, p99 of the accepted", "ms", (high[1],), base, (high[1] / high[0],)),
+    ]
 
 
 def growth(bundle: Path, folder: Path, minutes: float) -> tuple[list[Row], list[float]]:
