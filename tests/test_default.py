@@ -58,4 +58,4 @@ def test_detect_takes_it_where_no_model_is_named(photographs: list[Path]) -> Non
     assert done.exit_code == 0
     name, answer, *_ = done.stdout.split("\t")
     assert (name, answer in ("real", "unsure")) == (str(photographs[0]), True)
-    assert "The detector bonaface-default-2: for research" in done.stderr
+    assert "The detector bonaface-default-3: for research" in done.stderr

@@ -1,12 +1,14 @@
-"""A bundle with the mean of the weights of two trainings: `python average.py ONE OTHER OUT`.
+"""A bundle between two trainings, by their weights: `python average.py ONE OTHER OUT [SHARE]`.
 
 Of two points of one descent, the middle does better than either (Izmailov et al. 2018, "Averaging
-Weights Leads to Wider Optima and Better Generalization"). Its calibration is still that of OTHER.
+Weights Leads to Wider Optima and Better Generalization"). SHARE, a half unless given, is of OTHER,
+whose calibration stays.
 """
 
 import sys
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file
 
 from bonaface.bundle import finish_bundle, load_bundle
@@ -17,7 +19,7 @@ from bonaface.models import registry
 from bonaface.models.onnx import export_onnx
 
 
-def main(one: Path, other: Path, out: Path) -> None:
+def main(one: Path, other: Path, out: Path, share: float = 0.5) -> None:
     """Write the bundle."""
     first, second = (load_file(folder / "model.safetensors") for folder in (one, other))
     bundle = load_bundle(other)
@@ -25,7 +27,7 @@ def main(one: Path, other: Path, out: Path) -> None:
     network = registry.create(TrainConfig(model=str(card.architecture["name"]), size=size)).module
     network.load_state_dict(
         {
-            name: ((weight.double() + second[name].double()) / 2).to(weight.dtype)
+            name: torch.lerp(weight.double(), second[name].double(), share).to(weight.dtype)
             for name, weight in first.items()
         }
     )
@@ -36,4 +38,4 @@ def main(one: Path, other: Path, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:]))
+    main(*map(Path, sys.argv[1:4]), *map(float, sys.argv[4:]))

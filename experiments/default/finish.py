@@ -12,7 +12,7 @@ from typing import Any
 from bonaface.bundle import SCHEMA_VERSION, finish_bundle, load_bundle
 from bonaface.files import atomic_folder
 
-NAME = "bonaface-default-2"
+NAME = "bonaface-default-3"
 TERMS = (
     "for research and evaluation. Some of the pictures it learnt from (DFDC, FFHQ, and faces made "
     "by StyleGAN from FFHQ) were given for research or non-commercial use only; whether weights "
