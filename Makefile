@@ -2,6 +2,7 @@
 VENV ?= .venv
 PYTHON ?= python3 python3.11 python3.12 python3.13
 BIN = $(VENV)/bin
+APART = tests/test_devices.py tests/browser
 INSTALL = $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e
 
 .DEFAULT_GOAL := help
@@ -39,10 +40,11 @@ demo: $(VENV)/.train
 	$(BIN)/bonaface demo
 
 # A worker that dies ends the run and is named: pytest-xdist would wait for ever for the rest of its file.
-# Playwright's loop stays open in its process to the end, so the page is tested in one of its own.
+# Apart: training by several processes, which has taken a worker with it and has work for all cores, and
+# the page, for Playwright's loop stays open in its process to the end.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --max-worker-restart 0 --dist loadfile --ignore tests/browser
-	$(BIN)/python -m pytest tests/browser
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --max-worker-restart 0 --dist loadfile $(APART:%=--ignore %)
+	$(BIN)/python -m pytest $(APART)
 
 check: lint types test
 

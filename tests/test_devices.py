@@ -92,17 +92,18 @@ def test_two_processes_learn_what_one_does(data, alone, tmp_path):
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="only Linux tells the children")
-def test_a_run_goes_on_with_other_processes(data, alone, tmp_path):
+def test_a_run_goes_on_with_other_processes(data, alone, tmp_path, monkeypatch):
     """Stopped within an epoch with one; one of two killed later; ended with one."""
 
-    class Press(training.Watch):
+    class Stop(training.Watch):
         def stepped(self, epoch, step, steps, loss, images):
-            if (epoch, step) == (1, 2):
-                os.kill(os.getpid(), signal.SIGINT)
+            if (epoch, step) == (1, 3):
+                raise KeyboardInterrupt
 
     out = tmp_path / "run"
-    with pytest.raises(KeyboardInterrupt):
-        train(data, out, CONFIG, watch=Press())
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(training, "_SAVE_SECONDS", 0.0)  # after each step
+        train(data, out, CONFIG, watch=Stop())
     with subprocess.Popen(
         command(data, out, "--resume"), stderr=subprocess.PIPE, text=True
     ) as running:
