@@ -101,9 +101,10 @@ def test_a_run_goes_on_with_other_processes(data, alone, tmp_path, monkeypatch):
                 raise KeyboardInterrupt
 
     out = tmp_path / "run"
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(training, "_SAVE_SECONDS", 0.0)  # after each step
-        train(data, out, CONFIG, watch=Stop())
+        with pytest.raises(KeyboardInterrupt):
+            train(data, out, CONFIG, watch=Stop())
     with subprocess.Popen(
         command(data, out, "--resume"), stderr=subprocess.PIPE, text=True
     ) as running:
