@@ -72,9 +72,18 @@ class Load:
     sent: int
     taken: dict[int, list[float]]
 
+    def count(self, status: int) -> int:
+        """Answers of this status."""
+        return len(self.taken.get(status, []))
+
+    @property
+    def unanswered(self) -> int:
+        """Requests that were neither judged nor told to come again."""
+        return self.sent - self.count(200) - self.count(503)
+
     def rate(self, status: int = 200) -> float:
         """Answers a second."""
-        return len(self.taken.get(status, [])) / self.seconds
+        return self.count(status) / self.seconds
 
     def percentile(self, share: float, status: int = 200) -> float:
         """Milliseconds within which that share was answered; infinite where nothing was."""
@@ -172,7 +181,7 @@ def scattered(service: Service, body: Body, rate: float, seconds: float, seed: i
         taken.setdefault(status, []).append(1000 * (time.monotonic() - begun))
 
     begun = at = time.monotonic() + 0.5
-    # One thread for each that may be under way, and as many again.
+    # Far more threads than requests are under way at a time, or they would come late.
     with ThreadPoolExecutor(4 * QUEUE) as pool:
         while (at := at + rng.expovariate(rate)) < begun + seconds:
             time.sleep(max(0.0, at - 0.2 - time.monotonic()))
@@ -285,21 +294,20 @@ def latency(bundle: Path, folder: Path, seconds: float, *options: str) -> list[R
     name = f"{OVERLOAD:g}x overload, p99 of the accepted"
     base = f"{LOAD:.0%} load, p99"
     rows.append(Row(part, name, "ms", (accepted,), base, (accepted / calm_p99,)))
-    refused = over.taken.get(503, [])
     rows += [
         Row(part, f"{OVERLOAD:g}x overload, answered 200", "photos/s", (over.rate(),)),
-        Row(part, f"{OVERLOAD:g}x overload, answered 503", "requests", (len(refused),)),
+        Row(part, f"{OVERLOAD:g}x overload, answered 503", "requests", (over.count(503),)),
         Row(
             part,
             f"{OVERLOAD:g}x overload, not answered",
             "requests",
-            (over.sent - len(refused) - len(over.taken.get(200, [])),),
+            (over.unanswered,),
             goal="0",
         ),
     ]
     for what, share in (("p50", 0.5), ("p99", 0.99), ("slowest", 1.0)):
         took = over.percentile(share, 503)
-        if refused:
+        if over.count(503):
             rows.append(
                 Row(part, f"503 at {OVERLOAD:g}x, {what}", "ms", (took,), goal="within 100 ms")
             )
@@ -310,17 +318,10 @@ def _by_chance(part: str, calm: Load, over: Load) -> list[Row]:
     names = (f"{LOAD:.0%} load, at random", f"{OVERLOAD:g}x overload, at random")
     rows = []
     for name, load in zip(names, (calm, over), strict=True):
-        refused = len(load.taken.get(503, []))
         rows += [
             Row(part, f"{name}, p50", "ms", (load.percentile(0.5),)),
-            Row(part, f"{name}, answered 503", "share", (refused / load.sent,)),
-            Row(
-                part,
-                f"{name}, not answered",
-                "requests",
-                (load.sent - refused - len(load.taken.get(200, [])),),
-                goal="0",
-            ),
+            Row(part, f"{name}, answered 503", "share", (load.count(503) / load.sent,)),
+            Row(part, f"{name}, not answered", "requests", (load.unanswered,), goal="0"),
         ]
     high = [load.percentile(0.99) for load in (calm, over)]
     base = f"{names[0]}, p99"

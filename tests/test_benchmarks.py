@@ -226,6 +226,17 @@ def test_serving_keeps_a_rate(load: Callable[[str], Any], rate: float) -> None:
     assert together == 1 or rate > 200
 
 
+def test_serving_counts_what_came_at_random(load: Callable[[str], Any]) -> None:
+    serving = load("serving")
+    calm = serving.Load(10.0, 21, {200: [100.0] * 19 + [200.0], 503: [50.0]})
+    over = serving.Load(10.0, 4, {200: [300.0], 503: [60.0] * 2})
+    assert (calm.unanswered, over.unanswered) == (0, 1)
+    rows = check(serving._by_chance("photo", calm, over))
+    assert rows["3x overload, at random, p99 of the accepted"].ratios == (1.5,)
+    assert rows["70% load, at random, answered 503"].values == (1 / 21,)
+    assert rows["3x overload, at random, not answered"].values == (1,)
+
+
 def test_serving_compares_halves_and_counts_losses(load: Callable[[str], Any]) -> None:
     serving = load("serving")
     rows = check(serving.halves([500.0, *[100.0] * 9, *[150.0] * 10], "memory"))

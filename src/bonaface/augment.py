@@ -64,7 +64,7 @@ def robust(image: Pixels, rng: np.random.Generator) -> Pixels:
     noisy by chance and re-saved.
     """
     image = standard(image, rng)
-    return image if rng.random() < 0.5 else _delivered(image, rng)
+    return image if rng.random() < 0.5 else _redelivered(image, rng)
 
 
 def delivered(image: Pixels, rng: np.random.Generator) -> Pixels:
@@ -74,10 +74,10 @@ def delivered(image: Pixels, rng: np.random.Generator) -> Pixels:
     on a quarter of the crops alone.
     """
     image = flip(image, rng)
-    return image if rng.random() < 0.7 else _delivered(image, rng)
+    return image if rng.random() < 0.7 else _redelivered(image, rng)
 
 
-def _delivered(image: Pixels, rng: np.random.Generator) -> Pixels:
+def _redelivered(image: Pixels, rng: np.random.Generator) -> Pixels:
     if rng.random() < 0.5:
         preset = _PRESETS[int(rng.integers(len(_PRESETS)))]
         return corrupt(image, preset, int(rng.integers(1, 6)), rng)
